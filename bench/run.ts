@@ -1,0 +1,41 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { startEmbedded } from '../src/db/embedded/server.ts'
+import { createUser } from './create-user.ts'
+import type { Bench } from './harness.ts'
+import { listUsers } from './list-users.ts'
+import { describeMachine } from './machine.ts'
+import { protectedRead } from './protected-read.ts'
+import { signIn } from './sign-in.ts'
+import { startAndMemory } from './start.ts'
+
+/** Every benchmark by the name that `npm run bench -- NAME …` takes. */
+const BENCHES: Record<string, (bench: Bench) => Promise<void>> = {
+  'sign-in': signIn,
+  'protected-read': protectedRead,
+  'list-users': listUsers,
+  'create-user': createUser,
+  start: startAndMemory,
+}
+
+const wanted = process.argv.slice(2)
+const unknown = wanted.filter((name) => !(name in BENCHES))
+if (unknown.length > 0) {
+  console.error(`unknown: ${unknown.join(', ')}; there are ${Object.keys(BENCHES).join(', ')}`)
+  process.exit(2)
+}
+
+const dataDir = await mkdtemp(join(tmpdir(), 'postern-bench-'))
+const postgres = await startEmbedded({ dataDir })
+try {
+  console.log(await describeMachine(postgres.url))
+  for (const [name, run] of Object.entries(BENCHES)) {
+    if (wanted.length > 0 && !wanted.includes(name)) continue
+    console.log(`\n${name}`)
+    await run({ databaseUrl: postgres.url, postgresPid: postgres.pid })
+  }
+} finally {
+  await postgres.stop()
+  await rm(dataDir, { recursive: true, force: true })
+}

@@ -1,0 +1,365 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyRequest } from 'fastify'
+import Type from 'typebox'
+import { fail } from '../errors.ts'
+import type { Access } from '../http/access.ts'
+import { callerOf, personOf } from '../http/authenticate.ts'
+import { ifMatchOf, setEtag } from '../http/etag.ts'
+import { pageRequestOf, sendPage } from '../http/paging.ts'
+import { AccountIdParams, IfMatchHeaders, MemberParams, NoContent, problem, ref } from '../http/schemas.ts'
+import type { BuiltinPermission } from '../permissions.ts'
+import type { Services } from '../services.ts'
+import { ListAccountUsersQuery, presentUser, UserSchema, userFilters } from '../users/schemas.ts'
+import {
+  AccountSchema,
+  accountFields,
+  accountFilters,
+  CreateAccountBody,
+  ListAccountsQuery,
+  ListMembersQuery,
+  MemberSchema,
+  MoveUserBody,
+  presentAccount,
+  presentMember,
+  UpdateAccountBody,
+} from './schemas.ts'
+
+type Dependencies = Pick<Services, 'accounts' | 'users'>
+
+const accountIdOf = (request: FastifyRequest): string =>
+  (request.params as { account_id: string }).account_id.toLowerCase()
+
+/** Access to the account that the path names. */
+const own = (permission: BuiltinPermission): Access => ({
+  permission,
+  accounts: (request) => [accountIdOf(request)],
+  otherwise: 'account_not_found',
+})
+
+/** Access to the account that the token is for. */
+const tokensAccount = (permission: BuiltinPermission): Access => ({
+  permission,
+  accounts: ({ principal }) => (principal?.accountId ? [principal.accountId] : []),
+  otherwise: 'account_not_found',
+})
+
+/** Accounts (tenants), who is at home in them and who is a member. */
+export function accountsRoutes({ accounts, users }: Dependencies): FastifyPluginAsyncTypebox {
+  return async (app) => {
+    app.get(
+      '/accounts',
+      {
+        config: { access: { permission: 'postern.accounts:read' } },
+        schema: {
+          operationId: 'listAccounts',
+          tags: ['Accounts'],
+          summary: 'List accounts',
+          querystring: ListAccountsQuery,
+          response: { 200: Type.Array(ref(AccountSchema)) },
+        },
+      },
+      async (request, reply) => {
+        const page = await accounts.listAccounts(accountFilters(request.query), pageRequestOf(request.query))
+        return sendPage(request, reply, page, presentAccount)
+      },
+    )
+
+    app.post(
+      '/accounts',
+      {
+        config: { access: { permission: 'postern.accounts:write' } },
+        schema: {
+          operationId: 'createAccount',
+          tags: ['Accounts'],
+          summary: 'Create an account; its key is made from the name unless given',
+          body: CreateAccountBody,
+          response: { 201: ref(AccountSchema), 409: problem('The name or key is taken') },
+        },
+      },
+      async (request, reply) => {
+        const { name, key, ...fields } = request.body
+        const account = await accounts.createAccount(callerOf(request), {
+          ...accountFields(fields),
+          name,
+          ...(key !== undefined && { key }),
+        })
+        setEtag(reply, account)
+        return reply
+          .code(201)
+          .header('location', `/api/v1/accounts/${account.id}`)
+          .send(presentAccount(account))
+      },
+    )
+
+    app.get(
+      '/accounts/me',
+      {
+        config: { access: 'signed-in' },
+        schema: {
+          operationId: 'getOwnAccount',
+          tags: ['Accounts'],
+          summary: 'The account that the token is for',
+          response: { 200: ref(AccountSchema), 404: problem('The token is for no account') },
+        },
+      },
+      async (request, reply) => {
+        const { principal } = personOf(request)
+        const account = await accounts.getAccount(principal.accountId ?? fail('account_not_found'))
+        setEtag(reply, account)
+        return presentAccount(account)
+      },
+    )
+
+    app.get(
+      '/accounts/users/me',
+      {
+        config: { access: tokensAccount('postern.users:read') },
+        schema: {
+          operationId: 'listUsersOfOwnAccount',
+          tags: ['Accounts'],
+          summary: 'List the users of the account that the token is for',
+          querystring: ListAccountUsersQuery,
+          response: { 200: Type.Array(ref(UserSchema)), 404: problem('The token is for no account') },
+        },
+      },
+      async (request, reply) => {
+        const accountId = request.principal?.accountId ?? fail('account_not_found')
+        const filters = { ...userFilters(request.query), accountId }
+        return sendPage(
+          request,
+          reply,
+          await users.listUsers(filters, pageRequestOf(request.query)),
+          presentUser,
+        )
+      },
+    )
+
+    app.get(
+      '/accounts/:account_id',
+      {
+        config: { access: own('postern.accounts:read') },
+        schema: {
+          operationId: 'getAccount',
+          tags: ['Accounts'],
+          summary: 'Get an account',
+          params: AccountIdParams,
+          response: { 200: ref(AccountSchema), 404: problem('No such account') },
+        },
+      },
+      async (request, reply) => {
+        const account = await accounts.getAccount(request.params.account_id)
+        setEtag(reply, account)
+        return presentAccount(account)
+      },
+    )
+
+    for (const method of ['put', 'patch'] as const) {
+      app[method](
+        '/accounts/:account_id',
+        {
+          config: { access: own('postern.accounts:write') },
+          schema: {
+            operationId: `${method}Account`,
+            tags: ['Accounts'],
+            summary: 'Change an account: absent fields stay, null clears',
+            params: AccountIdParams,
+            headers: IfMatchHeaders,
+            body: UpdateAccountBody,
+            response: {
+              200: ref(AccountSchema),
+              404: problem('No such account'),
+              409: problem('It is home to the last super admin'),
+              412: problem('The record has changed'),
+            },
+          },
+        },
+        async (request, reply) => {
+          const account = await accounts.updateAccount(
+            callerOf(request),
+            request.params.account_id,
+            accountFields(request.body),
+            ifMatchOf(request),
+          )
+          setEtag(reply, account)
+          return presentAccount(account)
+        },
+      )
+    }
+
+    app.delete(
+      '/accounts/:account_id',
+      {
+        config: { access: own('postern.accounts:delete') },
+        schema: {
+          operationId: 'deleteAccount',
+          tags: ['Accounts'],
+          summary: 'Delete an account without people',
+          params: AccountIdParams,
+          headers: IfMatchHeaders,
+          response: {
+            204: NoContent,
+            404: problem('No such account'),
+            409: problem('It still has people, or it is the first account'),
+            412: problem('The record has changed'),
+          },
+        },
+      },
+      async (request, reply) => {
+        await accounts.deleteAccount(callerOf(request), request.params.account_id, ifMatchOf(request))
+        return reply.code(204).send(null)
+      },
+    )
+
+    for (const [verb, isActive] of [
+      ['deactivate', false],
+      ['reactivate', true],
+    ] as const) {
+      app.post(
+        `/accounts/:account_id/${verb}`,
+        {
+          config: { access: own('postern.accounts:write') },
+          schema: {
+            operationId: `${verb}Account`,
+            tags: ['Accounts'],
+            summary: isActive
+              ? 'Let the account’s tokens work again'
+              : 'Refuse every token for the account, at once',
+            params: AccountIdParams,
+            headers: IfMatchHeaders,
+            response: {
+              200: ref(AccountSchema),
+              412: problem('The record has changed'),
+              404: problem('No such account'),
+              ...(!isActive && { 409: problem('It is home to the last super admin') }),
+            },
+          },
+        },
+        async (request, reply) => {
+          const { account_id } = request.params
+          const account = await accounts.updateAccount(
+            callerOf(request),
+            account_id,
+            { isActive },
+            ifMatchOf(request),
+          )
+          setEtag(reply, account)
+          return presentAccount(account)
+        },
+      )
+    }
+
+    app.post(
+      '/accounts/:account_id/users',
+      {
+        config: { access: { permission: 'postern.users:write' } },
+        schema: {
+          operationId: 'moveUserToAccount',
+          tags: ['Accounts'],
+          summary: 'Make the account a user’s home; the primary role moves along',
+          params: AccountIdParams,
+          body: MoveUserBody,
+          response: {
+            200: ref(UserSchema),
+            404: problem('No such account or user'),
+            409: problem('This is the last super admin, and the account is not active'),
+          },
+        },
+      },
+      async (request, reply) => {
+        const user = await accounts.moveUser(
+          callerOf(request),
+          request.params.account_id,
+          request.body.user_id,
+        )
+        setEtag(reply, user)
+        return presentUser(user)
+      },
+    )
+
+    app.get(
+      '/accounts/:account_id/users',
+      {
+        config: { access: own('postern.users:read') },
+        schema: {
+          operationId: 'listUsersOfAccount',
+          tags: ['Accounts'],
+          summary: 'List the users whose home is the account',
+          params: AccountIdParams,
+          querystring: ListAccountUsersQuery,
+          response: { 200: Type.Array(ref(UserSchema)), 404: problem('No such account') },
+        },
+      },
+      async (request, reply) => {
+        const { id: accountId } = await accounts.getAccount(request.params.account_id)
+        const filters = { ...userFilters(request.query), accountId }
+        return sendPage(
+          request,
+          reply,
+          await users.listUsers(filters, pageRequestOf(request.query)),
+          presentUser,
+        )
+      },
+    )
+
+    app.get(
+      '/accounts/:account_id/members',
+      {
+        config: { access: own('postern.users:read') },
+        schema: {
+          operationId: 'listMembers',
+          tags: ['Accounts'],
+          summary: 'List the members of an account, those at home elsewhere included',
+          params: AccountIdParams,
+          querystring: ListMembersQuery,
+          response: { 200: Type.Array(ref(MemberSchema)), 404: problem('No such account') },
+        },
+      },
+      async (request, reply) => {
+        const page = await accounts.listMembers(request.params.account_id, pageRequestOf(request.query))
+        return sendPage(request, reply, page, presentMember)
+      },
+    )
+
+    app.put(
+      '/accounts/:account_id/members/:user_id',
+      {
+        config: { access: { permission: 'postern.users:write' } },
+        schema: {
+          operationId: 'addMember',
+          tags: ['Accounts'],
+          summary: 'Make a user a member beside the home account',
+          params: MemberParams,
+          response: { 204: NoContent, 404: problem('No such account or user') },
+        },
+      },
+      async (request, reply) => {
+        const { account_id, user_id } = request.params
+        await accounts.addMember(callerOf(request), account_id, user_id)
+        return reply.code(204).send(null)
+      },
+    )
+
+    app.delete(
+      '/accounts/:account_id/members/:user_id',
+      {
+        config: { access: own('postern.users:write') },
+        schema: {
+          operationId: 'removeMember',
+          tags: ['Accounts'],
+          summary: 'End a membership, and every role held through it',
+          params: MemberParams,
+          response: {
+            204: NoContent,
+            404: problem('No such account, user or membership'),
+            409: problem('It is the user’s home account'),
+          },
+        },
+      },
+      async (request, reply) => {
+        const { account_id, user_id } = request.params
+        await accounts.removeMember(callerOf(request), account_id, user_id)
+        return reply.code(204).send(null)
+      },
+    )
+  }
+}

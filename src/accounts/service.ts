@@ -1,0 +1,233 @@
+import type { AuditRepository } from '../audit/repository.ts'
+import { type Database, DEFAULT_ENVIRONMENT, type Tx, transact } from '../db/client.ts'
+import type { Page, PageRequest } from '../db/paging.ts'
+import { AppError, fail } from '../errors.ts'
+import { isUuid, newId } from '../ids.ts'
+import { raisePolicyVersion } from '../policy/versions.ts'
+import type { Caller } from '../principal.ts'
+import { assertMatches, type IfMatch } from '../revisions.ts'
+import type { RolesService } from '../roles/service.ts'
+import type { UserRow, UsersRepository } from '../users/repository.ts'
+import type { AccountChanges, AccountRow, AccountsRepository, MemberRow, Membership } from './repository.ts'
+
+/** The key of the first account, which requests that name none mean. */
+export const DEFAULT_ACCOUNT_KEY = 'default'
+
+export type NewAccount = Omit<AccountChanges, 'key' | 'name'> & { name: string; key?: string }
+export type AccountUpdate = Omit<AccountChanges, 'key'>
+
+export type AccountsService = ReturnType<typeof createAccountsService>
+
+type Dependencies = {
+  database: Database
+  accounts: AccountsRepository
+  users: UsersRepository
+  roles: RolesService
+  audit: AuditRepository
+}
+
+export function createAccountsService({ database, accounts, users, roles, audit }: Dependencies) {
+  const { db } = database
+  return {
+    listAccounts: accounts.listAccounts,
+
+    /** @throws AppError account_not_found */
+    async getAccount(id: string): Promise<AccountRow> {
+      return (await accounts.findAccount(id)) ?? fail('account_not_found')
+    },
+
+    /** @throws AppError account_key_taken, validation_failed when no key can be made from the name */
+    async createAccount(caller: Caller, input: NewAccount): Promise<AccountRow> {
+      const key = input.key ?? keyFromName(input.name)
+      return await transact(db, async (tx) => {
+        const id = await this.insertAccount(caller, { ...input, key }, tx)
+        await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
+        return (await accounts.findAccount(id, tx)) ?? fail('account_not_found')
+      })
+    },
+
+    /** Writes the account and its audit row; returns the id. @throws AppError account_key_taken */
+    async insertAccount(caller: Caller, account: NewAccount & { key: string }, tx: Tx): Promise<string> {
+      const id = newId()
+      await accounts.insertAccount({ ...account, id }, tx)
+      await audit.append(
+        {
+          action: 'account.created',
+          caller,
+          target: { type: 'account', id },
+          accountId: id,
+          details: { key: account.key },
+        },
+        tx,
+      )
+      return id
+    },
+
+    /** @throws AppError account_not_found, precondition_failed, grant_exceeds_own, last_super_admin */
+    async updateAccount(
+      caller: Caller,
+      id: string,
+      changes: AccountUpdate,
+      ifMatch: IfMatch,
+    ): Promise<AccountRow> {
+      return await transact(db, async (tx) => {
+        const account = (await accounts.lockAccount(id, tx)) ?? fail('account_not_found')
+        assertMatches(ifMatch, account.revision)
+        const toggled = changes.isActive !== undefined && changes.isActive !== account.isActive
+        if (toggled && !changes.isActive) await roles.assertCoversResidents(caller, id, tx)
+        await accounts.updateAccount(account, changes, tx)
+        await audit.append(
+          {
+            action: !toggled
+              ? 'account.updated'
+              : changes.isActive
+                ? 'account.activated'
+                : 'account.deactivated',
+            caller,
+            target: { type: 'account', id },
+            accountId: id,
+            details: { fields: Object.keys(changes) },
+          },
+          tx,
+        )
+        if (toggled && !changes.isActive) await roles.assertSuperAdminStays(tx)
+        else await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
+        return (await accounts.findAccount(id, tx)) ?? fail('account_not_found')
+      })
+    },
+
+    /** @throws AppError account_not_found, account_has_people, account_is_default, precondition_failed */
+    async deleteAccount(caller: Caller, id: string, ifMatch: IfMatch): Promise<void> {
+      await transact(db, async (tx) => {
+        const account = (await accounts.lockAccount(id, tx)) ?? fail('account_not_found')
+        assertMatches(ifMatch, account.revision)
+        if (account.key === DEFAULT_ACCOUNT_KEY) throw new AppError('account_is_default')
+        if (await accounts.hasPeople(id, tx)) throw new AppError('account_has_people')
+        await accounts.softDeleteAccount(id, tx)
+        await audit.append(
+          {
+            action: 'account.deleted',
+            caller,
+            target: { type: 'account', id },
+            accountId: id,
+            details: { key: account.key },
+          },
+          tx,
+        )
+        await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
+      })
+    },
+
+    /**
+     * Makes the account the user's home: the primary account role moves along, other roles held in the old
+     * account are dropped, and so is the membership there.
+     * @throws AppError account_not_found, user_not_found, grant_exceeds_own, last_super_admin
+     */
+    async moveUser(caller: Caller, accountId: string, userId: string): Promise<UserRow> {
+      return await transact(db, async (tx) => {
+        const user = (await users.lockUser(userId, tx)) ?? fail('user_not_found')
+        await this.moveLockedUser(caller, user, accountId, tx)
+        return (await users.findUser(userId, tx)) ?? fail('user_not_found')
+      })
+    },
+
+    /** The same within a transaction that holds the user's row. Does nothing when the account is home already. */
+    async moveLockedUser(caller: Caller, user: UserRow, accountId: string, tx: Tx): Promise<void> {
+      if (user.accountId === accountId) return
+      await this.lockForPeople(accountId, tx)
+      await roles.assertCoversPerson(caller, user.id, tx)
+      await accounts.upsertMember(accountId, user.id, tx)
+      await users.updateUser(user, { accountId }, tx)
+      if (user.accountId !== null) {
+        await roles.movePrimaryAssignment(user.id, accountId, tx)
+        await accounts.deleteMember(user.accountId, user.id, tx)
+      }
+      await users.raiseTokenVersions([user.id], tx)
+      await audit.append(
+        {
+          action: 'user.moved',
+          caller,
+          target: { type: 'user', id: user.id },
+          accountId,
+          details: { from: user.accountId, to: accountId },
+        },
+        tx,
+      )
+      await roles.assertSuperAdminStays(tx)
+    },
+
+    /** @throws AppError account_not_found */
+    async listMembers(accountId: string, request: PageRequest): Promise<Page<MemberRow>> {
+      await this.getAccount(accountId)
+      return await accounts.listMembers(accountId, request)
+    },
+
+    /** Makes the user a member beside the home account. @throws AppError account_not_found, user_not_found */
+    async addMember(caller: Caller, accountId: string, userId: string): Promise<void> {
+      await transact(db, async (tx) => {
+        if (!(await users.lockUser(userId, tx))) throw new AppError('user_not_found')
+        await this.lockForPeople(accountId, tx)
+        await accounts.upsertMember(accountId, userId, tx)
+        await audit.append(
+          { action: 'member.added', caller, target: { type: 'user', id: userId }, accountId },
+          tx,
+        )
+        await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
+      })
+    },
+
+    /**
+     * Ends a membership and every role held through it.
+     * @throws AppError user_not_found, member_not_found, home_account_membership, grant_exceeds_own
+     */
+    async removeMember(caller: Caller, accountId: string, userId: string): Promise<void> {
+      await transact(db, async (tx) => {
+        const user = (await users.lockUser(userId, tx)) ?? fail('user_not_found')
+        if (user.accountId === accountId) throw new AppError('home_account_membership')
+        await roles.assertCoversRolesIn(caller, userId, accountId, tx)
+        if (!(await accounts.deleteMember(accountId, userId, tx))) throw new AppError('member_not_found')
+        await users.raiseTokenVersions([userId], tx)
+        await audit.append(
+          { action: 'member.removed', caller, target: { type: 'user', id: userId }, accountId },
+          tx,
+        )
+        await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
+      })
+    },
+
+    /** The accounts that a person belongs to, by name. */
+    async listMemberships(userId: string): Promise<Membership[]> {
+      return await accounts.listMemberships(userId)
+    },
+
+    /** Writes the membership, with no rule but those of the database. */
+    insertMember: accounts.upsertMember,
+
+    /** Holds the account against deletion while somebody is put into it. @throws AppError account_not_found */
+    async lockForPeople(accountId: string, tx: Tx): Promise<AccountRow> {
+      return (await accounts.lockAccount(accountId, tx, 'share')) ?? fail('account_not_found')
+    },
+
+    /** An account by its key or id, whichever it is. */
+    async findByKeyOrId(keyOrId: string): Promise<AccountRow | undefined> {
+      return (
+        (await accounts.findAccountByKey(keyOrId)) ??
+        (isUuid(keyOrId) ? await accounts.findAccount(keyOrId) : undefined)
+      )
+    },
+  }
+}
+
+/** `Acme & Söhne` becomes `acme-sohne`. @throws AppError validation_failed when nothing is left of it */
+function keyFromName(name: string): string {
+  const key = name
+    .normalize('NFKD')
+    .replaceAll(/\p{Mark}/gu, '')
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9_]+/g, '-')
+    .replaceAll(/^-+|-+$/g, '')
+  if (key !== '') return key
+  throw new AppError('validation_failed', {
+    errors: [{ pointer: '/body/key', detail: 'is required, because no key can be made from the name' }],
+  })
+}

@@ -1,0 +1,146 @@
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
+import { accountsRoutes } from './accounts/routes.ts'
+import { AccountSchema, MemberSchema, MembershipSchema } from './accounts/schemas.ts'
+import { auditRoutes } from './audit/routes.ts'
+import { AuditEventSchema } from './audit/schemas.ts'
+import { authRoutes } from './auth/routes.ts'
+import { OAuthErrorSchema, TokenSchema } from './auth/schemas.ts'
+import { AppError } from './errors.ts'
+import { accessControl } from './http/access.ts'
+import { authentication } from './http/authenticate.ts'
+import { healthRoutes } from './http/health.ts'
+import { watchMethods } from './http/methods.ts'
+import { metricsEndpoint } from './http/metrics.ts'
+import { openapi } from './http/openapi.ts'
+import { problems, sendProblem, toAppError } from './http/problem.ts'
+import { problemPages } from './http/problem-pages.ts'
+import { loggerOptions, requestId, requestLog } from './http/request-log.ts'
+import { ProblemSchema } from './http/schemas.ts'
+import { browserSecurity } from './http/security.ts'
+import { buildValidator } from './http/validation.ts'
+import { keysRoutes } from './keys/routes.ts'
+import { rolesRoutes } from './roles/routes.ts'
+import { AssignmentSchema, RoleSchema, RoleSummarySchema, UserRoleSchema } from './roles/schemas.ts'
+import type { Services } from './services.ts'
+import { usersRoutes } from './users/routes.ts'
+import { PermissionsSchema, UserSchema } from './users/schemas.ts'
+import { VERSION } from './version.ts'
+
+const MAX_HEADER_BYTES = 16_384
+
+const SHARED_SCHEMAS = [
+  ProblemSchema,
+  TokenSchema,
+  OAuthErrorSchema,
+  RoleSummarySchema,
+  RoleSchema,
+  UserRoleSchema,
+  AssignmentSchema,
+  UserSchema,
+  PermissionsSchema,
+  AccountSchema,
+  MemberSchema,
+  MembershipSchema,
+  AuditEventSchema,
+]
+
+/**
+ * The HTTP application over the services: reads from top to bottom as the map of the service. It listens nowhere
+ * and owns nothing; who builds it closes the services after it.
+ */
+export async function buildApp(
+  services: Services,
+  options: Pick<FastifyServerOptions, 'logger' | 'loggerInstance'> = {},
+) {
+  const { config } = services
+  const app = Fastify({
+    logger: loggerOptions(config),
+    ...options,
+    logController: new LogController({ disableRequestLogging: true }),
+    genReqId: requestId,
+    requestIdHeader: false,
+    trustProxy: config.http.trustProxy === false ? false : [...config.http.trustProxy],
+    bodyLimit: config.http.bodyLimitBytes,
+    requestTimeout: config.http.requestTimeoutMs,
+    connectionTimeout: 0,
+    keepAliveTimeout: 72_000,
+    forceCloseConnections: 'idle',
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 1024 },
+    http: { maxHeaderSize: MAX_HEADER_BYTES, headersTimeout: Math.min(config.http.requestTimeoutMs, 60_000) },
+    schemaController: { compilersFactory: { buildValidator } },
+    frameworkErrors: (error, request, reply) => {
+      // No hook has run yet for a request that Fastify itself refuses.
+      reply.header('x-request-id', request.id)
+      void sendProblem(toAppError(error), request, reply).then((body) => reply.send(body as never))
+    },
+    clientErrorHandler: refuseUnreadable,
+  }).withTypeProvider<TypeBoxTypeProvider>()
+  acceptEmptyJson(app)
+
+  await app.register(problems, { audit: services.audit, clock: services.clock })
+  await app.register(requestLog)
+  await app.register(browserSecurity, { corsOrigins: config.http.corsOrigins })
+  await app.register(openapi, { version: VERSION, publicUrl: services.issuer })
+
+  await app.register(authentication, {
+    keys: services.keys,
+    users: services.holders,
+    issuer: services.issuer,
+    audience: services.audience,
+  })
+  await app.register(accessControl, { policy: services.policy })
+  for (const schema of SHARED_SCHEMAS) app.addSchema(schema)
+  const methods = watchMethods(app)
+
+  await app.register(metricsEndpoint, { metrics: services.metrics, token: config.http.metricsToken })
+  await app.register(healthRoutes(services))
+  await app.register(problemPages)
+  await app.register(keysRoutes(services))
+
+  await app.register(authRoutes(services), { prefix: '/api/v1' })
+  await app.register(usersRoutes(services), { prefix: '/api/v1' })
+  await app.register(rolesRoutes(services), { prefix: '/api/v1' })
+  await app.register(accountsRoutes(services), { prefix: '/api/v1' })
+  await app.register(auditRoutes(services), { prefix: '/api/v1' })
+
+  methods.refuseOthers()
+  return app
+}
+
+/** JSON is the one type of body; a request that says so and has none has an empty one, as POST …/deactivate may. */
+function acceptEmptyJson(app: FastifyInstance): void {
+  const parse = app.getDefaultJsonParser('error', 'error')
+  app.removeContentTypeParser(['application/json', 'text/plain'])
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') return done(null, undefined)
+    // Its answer comes through `done`.
+    return void parse(request, body.toString(), done)
+  })
+}
+
+/** The application, whatever its type provider. */
+export type App = FastifyInstance
+
+type ClientErrorHandler = NonNullable<FastifyServerOptions['clientErrorHandler']>
+
+/** Answers what Node could not read as HTTP; there is no request yet, so the answer is written by hand. */
+const refuseUnreadable: ClientErrorHandler = (error, socket) => {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const isTooLarge = error.code === 'HPE_HEADER_OVERFLOW'
+  const problem = new AppError(isTooLarge ? 'request_header_too_large' : 'malformed_request')
+  const body = JSON.stringify({
+    type: `/problems/${problem.code}`,
+    title: problem.message,
+    status: problem.status,
+    detail: problem.message,
+    instance: 'unread',
+  })
+  socket.end(
+    `HTTP/1.1 ${problem.status} ${isTooLarge ? 'Request Header Fields Too Large' : 'Bad Request'}\r\n` +
+      `Content-Type: application/problem+json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  )
+}

@@ -1,0 +1,154 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { and, eq, gte, lt, type SQL, sql } from 'drizzle-orm'
+import { type Database, DEFAULT_ENVIRONMENT, type Executor } from '../db/client.ts'
+import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
+import { auditEvents, auditPersonalData } from '../db/schema.ts'
+import { newId } from '../ids.ts'
+import { principalId } from '../principal.ts'
+import type { AuditAction, AuditEvent } from './events.ts'
+
+export type AuditRow = {
+  id: string
+  occurredAt: Date
+  action: string
+  outcome: 'success' | 'refused'
+  actorType: string
+  actorId: string | null
+  targetType: string | null
+  targetId: string | null
+  accountId: string | null
+  requestId: string | null
+  details: Record<string, unknown>
+  personal: Record<string, unknown> | null
+  repeatCount: number
+}
+
+export type AuditFilters = {
+  action?: AuditAction
+  outcome?: 'success' | 'refused'
+  actorId?: string
+  targetId?: string
+  accountId?: string
+  /** Half open: from <= occurred < until. */
+  from?: Date
+  until?: Date
+}
+
+const sortKeys: Record<string, SortKey<AuditRow>> = {
+  occurred_at: { by: auditEvents.id, cast: 'uuid', value: (row) => row.id },
+}
+
+export type AuditRepository = ReturnType<typeof createAuditRepository>
+
+export function createAuditRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
+  return {
+    /** Appends one event, in the caller's transaction when `ex` is one. */
+    async append(event: AuditEvent, ex: Executor = db): Promise<void> {
+      await ex.execute(insertion(event, 'success', null))
+    },
+
+    /**
+     * Records a refused attempt. The same attempt within the same minute raises the count of its one row, so
+     * that strangers cannot fill the disk; `repeatOf` says what makes two attempts the same.
+     */
+    async appendRefusal(event: AuditEvent, repeatOf: string, now: Date): Promise<void> {
+      const minute = now.toISOString().slice(0, 16)
+      await db.execute(insertion(event, 'refused', `${event.action}|${repeatOf}|${minute}`))
+    },
+
+    async listEvents(filters: AuditFilters, request: PageRequest): Promise<Page<AuditRow>> {
+      const clauses = pageClauses(request, sortKeys, auditEvents.id)
+      const matching = and(
+        eq(auditEvents.environmentId, environmentId),
+        filters.action === undefined ? undefined : eq(auditEvents.action, filters.action),
+        filters.outcome === undefined ? undefined : eq(auditEvents.outcome, filters.outcome),
+        filters.actorId === undefined ? undefined : eq(auditEvents.actorId, filters.actorId),
+        filters.targetId === undefined ? undefined : eq(auditEvents.targetId, filters.targetId),
+        filters.accountId === undefined ? undefined : eq(auditEvents.accountId, filters.accountId),
+        filters.from === undefined ? undefined : gte(auditEvents.occurredAt, filters.from),
+        filters.until === undefined ? undefined : lt(auditEvents.occurredAt, filters.until),
+      )
+      const page = clauses.toPage(
+        await db
+          .select({
+            id: auditEvents.id,
+            occurredAt: auditEvents.occurredAt,
+            action: auditEvents.action,
+            outcome: auditEvents.outcome,
+            actorType: auditEvents.actorType,
+            actorId: auditEvents.actorId,
+            targetType: auditEvents.targetType,
+            targetId: auditEvents.targetId,
+            accountId: auditEvents.accountId,
+            requestId: auditEvents.requestId,
+            details: auditEvents.details,
+            personal: auditPersonalData.data,
+            repeatCount: auditEvents.repeatCount,
+          })
+          .from(auditEvents)
+          .leftJoin(auditPersonalData, eq(auditPersonalData.auditEventId, auditEvents.id))
+          .where(allOf(matching, clauses.where))
+          .orderBy(...clauses.orderBy)
+          .limit(clauses.limit)
+          .offset(clauses.offset),
+      )
+      return request.total ? { ...page, total: await db.$count(auditEvents, matching) } : page
+    },
+  }
+
+  /** One statement that writes the event and, when there is any, its personal side. */
+  function insertion(event: AuditEvent, outcome: AuditOutcome, repeatKey: string | null): SQL {
+    const entry = entryOf(event, outcome)
+    return sql`
+      with event as (
+        insert into audit_events (id, environment_id, action, outcome, actor_type, actor_id, target_type, target_id,
+          account_id, request_id, details, personal_commitment, repeat_key)
+        values (${entry.id}, ${environmentId}, ${entry.action}, ${outcome}, ${entry.actorType}, ${entry.actorId},
+          ${entry.targetType}, ${entry.targetId}, ${entry.accountId}, ${entry.requestId}, ${entry.details},
+          ${entry.personalCommitment}, ${repeatKey})
+        on conflict (repeat_key) do update set repeat_count = audit_events.repeat_count + 1
+        returning id, repeat_count)
+      insert into audit_personal_data (audit_event_id, subject_id, salt, data)
+      select id, ${entry.subjectId}::uuid, ${entry.salt}, ${entry.personal}::jsonb
+      from event where ${entry.personal}::text is not null and repeat_count = 1`
+  }
+}
+
+type AuditOutcome = 'success' | 'refused'
+
+/** An event as the columns of its two tables have it. `personal` and `salt` are null when nothing is personal. */
+export type AuditEntry = ReturnType<typeof entryOf>
+
+/** For statements that write an event together with the change it records. */
+export function entryOf(event: AuditEvent, outcome: AuditOutcome = 'success') {
+  const { caller, target } = event
+  const personal = personalOf(event)
+  const salt = personal && randomBytes(16).toString('base64url')
+  return {
+    id: newId(),
+    action: event.action,
+    outcome,
+    actorType: caller.principal?.type ?? 'anonymous',
+    actorId: caller.principal === undefined ? null : (principalId(caller.principal) ?? null),
+    targetType: target?.type ?? null,
+    targetId: target?.id ?? null,
+    accountId: event.accountId ?? null,
+    requestId: caller.requestId ?? null,
+    details: JSON.stringify(event.details ?? {}),
+    personalCommitment: personal && salt ? commitment(personal, salt) : null,
+    subjectId: target?.type === 'user' ? target.id : null,
+    salt: salt ?? null,
+    personal: personal ? JSON.stringify(personal) : null,
+  }
+}
+
+function personalOf({ caller, personal }: AuditEvent): Record<string, unknown> | undefined {
+  const all = { ...(caller.address !== undefined && { address: caller.address }), ...personal }
+  return Object.keys(all).length === 0 ? undefined : all
+}
+
+/** SHA-256 over the salt and the data with sorted keys: proves later what the erasable side said. */
+function commitment(data: Record<string, unknown>, salt: string): string {
+  const canonical = JSON.stringify(Object.entries(data).sort(([a], [b]) => (a < b ? -1 : 1)))
+  return createHash('sha256').update(`${salt}.${canonical}`).digest('base64url')
+}

@@ -1,0 +1,72 @@
+import { createSigner } from 'fast-jwt'
+import type { Clock } from '../clock.ts'
+import { newId } from '../ids.ts'
+import type { KeysService, SigningKey } from '../keys/service.ts'
+
+/** The claims of an access token (RFC 9068 §2.2). `account_id` is null for no account. */
+export type AccessTokenClaims = {
+  iss: string
+  aud: string
+  sub: string
+  client_id: string
+  iat: number
+  exp: number
+  jti: string
+  scope: string
+  role: string
+  roles: string[]
+  account_id: string | null
+  sid: string
+  ver: number
+}
+
+/** What differs from token to token; the rest is the issuer's. */
+export type TokenSubject = Pick<
+  AccessTokenClaims,
+  'sub' | 'client_id' | 'scope' | 'role' | 'roles' | 'account_id' | 'sid' | 'ver'
+>
+
+/** The `typ` of an access token (RFC 9068 §2.1): no other JWT is taken for one. */
+export const ACCESS_TOKEN_TYPE = 'at+jwt'
+/** The `client_id` of people who sign in at this service's own endpoints. */
+export const FIRST_PARTY_CLIENT = 'first-party'
+
+export type TokenIssuer = ReturnType<typeof createTokenIssuer>
+
+type Dependencies = { keys: KeysService; issuer: string; audience: string; ttlSeconds: number; clock: Clock }
+
+export function createTokenIssuer({ keys, issuer, audience, ttlSeconds, clock }: Dependencies) {
+  // Making a signer parses the key, which costs ten times the signature: one per key.
+  const signers = new Map<string, (claims: AccessTokenClaims) => string>()
+
+  function signerOf(key: SigningKey): (claims: AccessTokenClaims) => string {
+    const known = signers.get(key.kid)
+    if (known) return known
+    const signer = createSigner({
+      algorithm: key.algorithm,
+      key: key.privatePem,
+      kid: key.kid,
+      header: { alg: key.algorithm, typ: ACCESS_TOKEN_TYPE, kid: key.kid },
+    })
+    signers.set(key.kid, signer)
+    return signer
+  }
+
+  return {
+    ttlSeconds,
+
+    /** An access token, signed with the current key and valid for `ttlSeconds` from now (RFC 9068 §2). */
+    async issueAccessToken(subject: TokenSubject): Promise<string> {
+      const key = await keys.currentKey()
+      const iat = Math.floor(clock.now().getTime() / 1000)
+      return signerOf(key)({
+        iss: issuer,
+        aud: audience,
+        ...subject,
+        iat,
+        exp: iat + ttlSeconds,
+        jti: newId(),
+      })
+    },
+  }
+}

@@ -1,0 +1,334 @@
+import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { availableParallelism } from 'node:os'
+import { resolve } from 'node:path'
+import AjvCompiler from '@fastify/ajv-compiler'
+import Type, { type Static, type TSchema } from 'typebox'
+import { StartupError } from './errors.ts'
+
+const text = (description: string, options: Record<string, unknown> = {}) =>
+  Type.String({ description, ...options })
+const secret = (description: string, options: Record<string, unknown> = {}) =>
+  Type.Optional(Type.String({ description, secret: true, ...options }))
+const whole = (description: string, minimum: number, maximum: number, fallback: number) =>
+  Type.Integer({ description, minimum, maximum, default: fallback })
+const flag = (description: string, fallback: boolean) => Type.Boolean({ description, default: fallback })
+
+/**
+ * Every environment variable this service reads: the one source of defaults, bounds, README and `.env.example`.
+ * Each one marked `secret` may also come from the file named by `<NAME>_FILE`.
+ */
+export const EnvSchema = Type.Object({
+  HOST: text('Address to listen on', { default: '127.0.0.1', minLength: 1 }),
+  PORT: whole('Port to listen on', 1, 65_535, 8000),
+  PUBLIC_URL: Type.Optional(
+    text(
+      'The address by which clients reach this service: issuer of the tokens and base of every printed URL. Default: http://HOST:PORT',
+      {
+        pattern: '^https?://[^/?#]+(/[^?#]*[^/?#])?$',
+        patternHint: 'be an http(s) URL without query, fragment or slash at its end',
+      },
+    ),
+  ),
+  ENVIRONMENT: Type.Union([Type.Literal('dev'), Type.Literal('test'), Type.Literal('prod')], {
+    description: 'dev prints readable logs; test and prod print JSON lines',
+    default: 'dev',
+  }),
+  LOG_LEVEL: Type.Union(
+    ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'].map((level) => Type.Literal(level)),
+    { description: 'Least severe level that is logged', default: 'info' },
+  ),
+  TRUST_PROXY: text(
+    'Whose X-Forwarded-For is believed: false, or a comma-separated list of proxy addresses and CIDR ranges (or loopback, linklocal, uniquelocal)',
+    { default: 'false' },
+  ),
+  CORS_ORIGINS: text('Comma-separated origins whose browsers may call the API; empty: none', {
+    default: '',
+    pattern: '^$|^https?://[^/,\\s]+(\\s*,\\s*https?://[^/,\\s]+)*$',
+    patternHint: 'be a comma-separated list of origins such as https://app.example.com',
+  }),
+  DATABASE_URL: secret('Postgres 15 or newer. Without it an embedded server runs under DATA_DIR', {
+    pattern: '^postgres(ql)?://',
+    patternHint: 'begin with postgres://',
+  }),
+  DB_HOST: Type.Optional(text('With DB_USER, DB_PASSWORD and DB_NAME: used when DATABASE_URL is not set')),
+  DB_USER: Type.Optional(text('See DB_HOST')),
+  DB_PASSWORD: secret('See DB_HOST'),
+  DB_NAME: Type.Optional(text('See DB_HOST')),
+  DATABASE_DIRECT_URL: secret(
+    'The same database without a pooler in transaction mode, for advisory locks. Default: DATABASE_URL',
+    { pattern: '^postgres(ql)?://', patternHint: 'begin with postgres://' },
+  ),
+  DATABASE_POOL_MAX: whole('Most connections that this process opens', 2, 500, 10),
+  DATABASE_CONNECT_TIMEOUT_MS: whole('How long a request waits for a free connection', 100, 60_000, 5000),
+  DATABASE_STATEMENT_TIMEOUT_MS: whole(
+    'Postgres ends a statement after this time; 0 sends no limit (for poolers that refuse start-up parameters)',
+    0,
+    600_000,
+    10_000,
+  ),
+  DB_PREPARE: flag('Use named prepared statements; off for PgBouncer before 1.21 in transaction mode', true),
+  DATA_DIR: text('Folder of the embedded database and of generated secrets', {
+    default: '.postern',
+    minLength: 1,
+  }),
+  SECRET_KEY: secret(
+    'Encrypts the signing keys at rest; at least 32 characters. Generated into DATA_DIR when the embedded database is used',
+    { minLength: 32, maxLength: 1024 },
+  ),
+  ACCESS_TOKEN_EXPIRE_MINUTES: whole('Lifetime of an access token', 1, 1440, 15),
+  TOKEN_AUDIENCE: Type.Optional(
+    text('The aud claim of access tokens. Default: PUBLIC_URL', { minLength: 1 }),
+  ),
+  TOKEN_ALGORITHM: Type.Union([Type.Literal('ES256'), Type.Literal('RS256'), Type.Literal('EdDSA')], {
+    description: 'Signature of access tokens; read when the first signing key is made',
+    default: 'ES256',
+  }),
+  USERS_OPEN_REGISTRATION: flag('Whether anyone may register at POST /api/v1/users/open', true),
+  FIRST_SUPER_ADMIN_EMAIL: text('Email of the super admin made on the first start', {
+    default: 'admin@example.com',
+    format: 'email',
+  }),
+  FIRST_SUPER_ADMIN_PASSWORD: secret(
+    'Password of the first super admin; generated and printed once when not set',
+  ),
+  FIRST_SUPER_ADMIN_ACCOUNT_NAME: text('Name of the first account, whose key is `default`', {
+    default: 'Default',
+    minLength: 1,
+    maxLength: 255,
+  }),
+  PASSWORD_MIN_LENGTH: whole(
+    'Shortest password in Unicode code points (NIST SP 800-63B-4 §3.1.1.2: 15)',
+    8,
+    64,
+    15,
+  ),
+  PASSWORD_SET_BY_ADMIN_MUST_CHANGE: flag(
+    'A password set by an administrator must be changed at first sign-in',
+    false,
+  ),
+  ARGON2_MEMORY_KIB: whole('Memory of one password hash (OWASP minimum 19456)', 19_456, 4_194_304, 19_456),
+  ARGON2_TIME_COST: whole('Passes of one password hash', 2, 20, 2),
+  ARGON2_PARALLELISM: whole('Lanes of one password hash', 1, 16, 1),
+  HASH_CONCURRENCY: whole('Password hashes at the same time; 0: as many as there are cores', 0, 128, 0),
+  HASH_QUEUE: whole('Password hashes that may wait; beyond it sign-in answers 503', 0, 10_000, 100),
+  LOGIN_MAX_FAILURES: whole('Wrong passwords for one email from one address before waits begin', 1, 100, 5),
+  LOGIN_MAX_FAILURES_PER_EMAIL: whole(
+    'Wrong passwords for one email from all addresses before waits begin',
+    1,
+    100,
+    100,
+  ),
+  LOGIN_MAX_FAILURES_PER_ADDRESS: whole(
+    'Wrong passwords from one address within an hour before waits begin; sign-ins under way count too',
+    1,
+    100_000,
+    200,
+  ),
+  LOGIN_BACKOFF_SECONDS: whole(
+    'The first wait; it doubles with each further failure, up to an hour',
+    1,
+    3600,
+    30,
+  ),
+  REGISTRATIONS_PER_ADDRESS: whole('Open registrations from one address within an hour', 1, 100_000, 20),
+  BODY_LIMIT_BYTES: whole('Largest request body', 1024, 104_857_600, 1_048_576),
+  REQUEST_TIMEOUT_MS: whole('Longest time for a client to send its request', 1000, 600_000, 30_000),
+  SHUTDOWN_TIMEOUT_MS: whole('How long SIGTERM waits for requests under way', 0, 600_000, 10_000),
+  METRICS_TOKEN: secret('When set, GET /metrics asks for it as a Bearer token', { minLength: 16 }),
+})
+
+type Env = Static<typeof EnvSchema>
+
+/** The settings of one process, frozen. Units are in the names. */
+export type Config = ReturnType<typeof toConfig>
+
+/**
+ * Reads, checks and freezes the configuration.
+ * @throws StartupError that lists every variable at fault, each with the rule it breaks and without secret values
+ */
+export function loadConfig(variables: NodeJS.ProcessEnv = process.env): Config {
+  const { env, faults } = readEnv(variables)
+  if (faults.length > 0) {
+    throw new StartupError(
+      `The configuration has ${faults.length === 1 ? 'a fault' : 'faults'}:\n  ${faults.join('\n  ')}`,
+    )
+  }
+  return toConfig(env as Env)
+}
+
+const validate = AjvCompiler()(
+  {},
+  { customOptions: { coerceTypes: true, useDefaults: true, allErrors: true, strict: false } },
+)({ schema: EnvSchema } as never)
+
+/** The variables as the schema has them, numbers and booleans read from their text, and a sentence for each fault. */
+function readEnv(variables: NodeJS.ProcessEnv): { env: Record<string, unknown>; faults: string[] } {
+  const env: Record<string, unknown> = {}
+  const faults: string[] = []
+  for (const [name, schema] of Object.entries<TSchema>(EnvSchema.properties)) {
+    const given = readVariable(name, schema, variables, faults)
+    if (given !== undefined) env[name] = given
+  }
+  validate(env)
+  const atFault = new Set((validate.errors ?? []).map(({ instancePath }) => instancePath.slice(1)))
+  for (const [name, schema] of Object.entries<TSchema>(EnvSchema.properties)) {
+    if (!atFault.has(name)) continue
+    const given = isSecret(schema) ? '' : `, not ${JSON.stringify(variables[name])}`
+    faults.push(`${name} must ${expectation(schema)}${given}`)
+  }
+  faults.push(...crossFaults(env, faults))
+  return { env, faults }
+}
+
+function readVariable(
+  name: string,
+  schema: TSchema,
+  variables: NodeJS.ProcessEnv,
+  faults: string[],
+): string | undefined {
+  const direct = variables[name]
+  const file = isSecret(schema) ? variables[`${name}_FILE`] : undefined
+  if (!file) return direct === '' && name !== 'CORS_ORIGINS' ? undefined : direct
+  if (direct) {
+    faults.push(`${name} and ${name}_FILE are both set; keep one`)
+    return undefined
+  }
+  try {
+    return readFileSync(file, 'utf8').trim()
+  } catch {
+    faults.push(`${name}_FILE names a file that cannot be read: ${file}`)
+    return undefined
+  }
+}
+
+/** Faults that no single variable's schema can tell. */
+function crossFaults(env: Record<string, unknown>, faults: readonly string[]): string[] {
+  return [...databaseFaults(env, faults), ...proxyFaults(String(env['TRUST_PROXY'] ?? 'false'))]
+}
+
+const PROXY_GROUPS = new Set(['loopback', 'linklocal', 'uniquelocal'])
+
+function proxyFaults(value: string): string[] {
+  if (value === 'false') return []
+  const wrong = list(value).find((entry) => !PROXY_GROUPS.has(entry) && !isAddressOrRange(entry))
+  if (wrong === undefined) return []
+  return [
+    `TRUST_PROXY must be false or a list of addresses, CIDR ranges, loopback, linklocal or uniquelocal, not "${wrong}"`,
+  ]
+}
+
+function isAddressOrRange(entry: string): boolean {
+  const [address = '', bits, ...rest] = entry.split('/')
+  const version = isIP(address)
+  if (version === 0 || rest.length > 0) return false
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
+}
+
+function databaseFaults(env: Record<string, unknown>, faults: readonly string[]): string[] {
+  const parts = ['DB_HOST', 'DB_USER', 'DB_PASSWORD', 'DB_NAME']
+  const missing = parts.filter(
+    (name) => env[name] === undefined && !faults.some((fault) => fault.startsWith(name)),
+  )
+  if (env['DATABASE_URL'] !== undefined || missing.length === 0 || missing.length === parts.length) return []
+  return [
+    `${missing.join(', ')} must be set too when the database is named by DB_HOST, DB_USER, DB_PASSWORD and DB_NAME`,
+  ]
+}
+
+const isSecret = (schema: TSchema): boolean => 'secret' in schema
+
+/** What a schema allows, as the end of a sentence that begins with "must". */
+export function expectation(schema: TSchema): string {
+  const rule = schema as Record<string, unknown>
+  if (rule['anyOf'])
+    return `be one of ${(rule['anyOf'] as { const: string }[]).map((one) => one.const).join(', ')}`
+  if (rule['type'] === 'integer') return `be a whole number from ${rule['minimum']} to ${rule['maximum']}`
+  if (rule['type'] === 'boolean') return 'be true or false'
+  if (rule['patternHint']) return String(rule['patternHint'])
+  if (rule['format'] === 'email') return 'be an email address'
+  return `have ${rule['minLength'] ?? 0} to ${rule['maxLength'] ?? 'any number of'} characters`
+}
+
+function toConfig(env: Env) {
+  const port = env.PORT
+  return deepFreeze({
+    environment: env.ENVIRONMENT,
+    logLevel: env.LOG_LEVEL,
+    dataDir: resolve(env.DATA_DIR),
+    secretKey: env.SECRET_KEY,
+    http: {
+      host: env.HOST,
+      port,
+      publicUrl: env.PUBLIC_URL,
+      trustProxy: trustProxy(env.TRUST_PROXY),
+      corsOrigins: list(env.CORS_ORIGINS),
+      bodyLimitBytes: env.BODY_LIMIT_BYTES,
+      requestTimeoutMs: env.REQUEST_TIMEOUT_MS,
+      shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT_MS,
+      metricsToken: env.METRICS_TOKEN,
+    },
+    database: {
+      url: env.DATABASE_URL ?? urlFromParts(env),
+      directUrl: env.DATABASE_DIRECT_URL,
+      poolMax: env.DATABASE_POOL_MAX,
+      connectTimeoutMs: env.DATABASE_CONNECT_TIMEOUT_MS,
+      statementTimeoutMs: env.DATABASE_STATEMENT_TIMEOUT_MS,
+      prepare: env.DB_PREPARE,
+    },
+    tokens: {
+      ttlSeconds: env.ACCESS_TOKEN_EXPIRE_MINUTES * 60,
+      audience: env.TOKEN_AUDIENCE,
+      algorithm: env.TOKEN_ALGORITHM,
+    },
+    registration: { isOpen: env.USERS_OPEN_REGISTRATION, perAddressAndHour: env.REGISTRATIONS_PER_ADDRESS },
+    firstSuperAdmin: {
+      email: env.FIRST_SUPER_ADMIN_EMAIL,
+      password: env.FIRST_SUPER_ADMIN_PASSWORD,
+      accountName: env.FIRST_SUPER_ADMIN_ACCOUNT_NAME,
+    },
+    passwords: {
+      minLength: env.PASSWORD_MIN_LENGTH,
+      mustChangeWhenSetByAdmin: env.PASSWORD_SET_BY_ADMIN_MUST_CHANGE,
+      memoryKib: env.ARGON2_MEMORY_KIB,
+      timeCost: env.ARGON2_TIME_COST,
+      parallelism: env.ARGON2_PARALLELISM,
+      concurrency: env.HASH_CONCURRENCY || availableParallelism(),
+      queue: env.HASH_QUEUE,
+    },
+    throttle: {
+      maxFailures: env.LOGIN_MAX_FAILURES,
+      maxFailuresPerEmail: env.LOGIN_MAX_FAILURES_PER_EMAIL,
+      maxFailuresPerAddress: env.LOGIN_MAX_FAILURES_PER_ADDRESS,
+      backoffSeconds: env.LOGIN_BACKOFF_SECONDS,
+    },
+  })
+}
+
+/** The address by which clients reach the service: the issuer of its tokens. Never the Host header. */
+export function publicUrl(http: Config['http']): string {
+  if (http.publicUrl) return http.publicUrl
+  const host = http.host.includes(':') ? `[${http.host}]` : http.host
+  return `http://${host}:${http.port}`
+}
+
+const list = (value: string): string[] =>
+  value
+    .split(',')
+    .map((entry) => entry.trim())
+    .filter((entry) => entry !== '')
+
+function trustProxy(value: string): false | string[] {
+  return value === 'false' ? false : list(value)
+}
+
+function urlFromParts({ DB_HOST, DB_USER, DB_PASSWORD, DB_NAME }: Env): string | undefined {
+  if (!DB_HOST || !DB_USER || !DB_PASSWORD || !DB_NAME) return undefined
+  const [user, password, name] = [DB_USER, DB_PASSWORD, DB_NAME].map(encodeURIComponent)
+  return `postgres://${user}:${password}@${DB_HOST}/${name}`
+}
+
+function deepFreeze<T extends object>(value: T): T {
+  for (const inner of Object.values(value)) if (typeof inner === 'object' && inner !== null) deepFreeze(inner)
+  return Object.freeze(value)
+}

@@ -1,0 +1,94 @@
+import { drizzle, type NodePgDatabase } from 'drizzle-orm/node-postgres'
+import pg from 'pg'
+import type { Config } from '../config.ts'
+import { isConcurrencyFailure, isUnavailable } from './errors.ts'
+
+/** Drizzle over the pool. */
+export type Db = NodePgDatabase
+/** Drizzle inside a transaction. */
+export type Tx = Parameters<Parameters<Db['transaction']>[0]>[0]
+/** Where a statement runs: on any connection, or inside the caller's transaction. */
+export type Executor = Db | Tx
+
+/** The pool of one process. */
+export type Database = {
+  db: Db
+  pool: pg.Pool
+  /** A name for a prepared statement, or `undefined` when DB_PREPARE is off. */
+  prepare: boolean
+  close(): Promise<void>
+}
+
+/** The id of project `default`, environment `default`, which the first migration makes. */
+export const DEFAULT_ENVIRONMENT = '00000000-0000-7000-8000-000000000001'
+
+/** How much longer than Postgres itself we wait for the answer of a statement. */
+const ANSWER_TIME_MS = 1000
+
+/**
+ * Opens the pool; connects lazily. A connection that breaks while idle is reported to `onError` and replaced
+ * by the next request, so that a database that comes back needs no restart.
+ */
+export function createDatabase(
+  config: Config['database'],
+  url: string,
+  onError: (error: Error) => void = () => {},
+): Database {
+  const pool = new pg.Pool({
+    connectionString: url,
+    max: config.poolMax,
+    connectionTimeoutMillis: config.connectTimeoutMs,
+    idleTimeoutMillis: 30_000,
+    keepAlive: true,
+    application_name: 'postern',
+    ...(config.statementTimeoutMs > 0 && {
+      statement_timeout: config.statementTimeoutMs,
+      // A network that swallows everything would keep requests for as long as TCP tries.
+      query_timeout: config.statementTimeoutMs + ANSWER_TIME_MS,
+      idle_in_transaction_session_timeout: config.statementTimeoutMs * 3,
+    }),
+  })
+  pool.on('error', onError)
+  // The pool listens to idle connections only. One that breaks between two statements of a transaction would end
+  // the process; the next statement on it fails by itself.
+  pool.on('connect', (client) => client.on('error', () => {}))
+  return {
+    pool,
+    db: drizzle(pool, { casing: 'snake_case' }),
+    prepare: config.prepare,
+    async close() {
+      await pool.end()
+    },
+  }
+}
+
+const TRIES = 4
+
+/**
+ * Runs `work` in a transaction, again from its start when Postgres ended it because two transactions got in each
+ * other's way (deadlock, serialization failure). `work` must therefore do nothing but statements on `tx`.
+ */
+export async function transact<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await transactOnce(db, work)
+    } catch (error) {
+      if (attempt === TRIES || !isConcurrencyFailure(error)) throw error
+    }
+  }
+}
+
+/** Drizzle's own `transaction` keeps the connection for ever when BEGIN fails on it; this one gives it back. */
+async function transactOnce<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
+  const pool = (db as Db & { $client: pg.Pool }).$client
+  const client = await pool.connect()
+  let isBroken = false
+  try {
+    return await drizzle(client, { casing: 'snake_case' }).transaction(work)
+  } catch (error) {
+    isBroken = isUnavailable(error)
+    throw error
+  } finally {
+    client.release(isBroken)
+  }
+}

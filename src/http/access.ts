@@ -1,0 +1,107 @@
+import type { FastifyRequest, RouteOptions } from 'fastify'
+import plugin from 'fastify-plugin'
+import { AppError, type ProblemCode } from '../errors.ts'
+import { anywhere, type BuiltinPermission } from '../permissions.ts'
+import type { PolicyAdapter } from '../policy/adapter.ts'
+import { problem } from './schemas.ts'
+
+/**
+ * Who may call a route. `public`: anyone. `signed-in`: whoever has a valid token. Otherwise the permission it
+ * takes: held in every account, or in one of those that `accounts` names for the object of the request.
+ */
+export type Access = 'public' | 'signed-in' | Guarded
+
+type Guarded = {
+  permission: BuiltinPermission
+  /** The accounts that the object belongs to. Absent: the route spans accounts, so the permission is needed everywhere. */
+  accounts?: (request: FastifyRequest) => readonly string[] | Promise<readonly string[]>
+  /** What a caller hears who holds the permission, but in another account: that there is no such object. */
+  otherwise?: ProblemCode
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    access?: Access
+    /** True for what a person may do who must first change the password. */
+    isOpenBeforePasswordChange?: boolean
+  }
+}
+
+type Options = { policy: PolicyAdapter }
+
+/**
+ * Turns `config.access` into hooks, and into the OpenAPI security of the route: authentication before the body is
+ * read, the scope check before the handler. A route that declares nothing refuses to boot.
+ */
+export const accessControl = plugin<Options>(
+  async (app, { policy }) => {
+    app.addHook('onRoute', (route) => {
+      const access = route.config?.access
+      if (access === undefined) throw new Error(`${String(route.method)} ${route.url} declares no access`)
+      documentAccess(route, access)
+      if (access === 'public') return
+      route.onRequest = [app.authenticate, ...hooksOf(route.onRequest)]
+      route.preHandler = [
+        ...(route.config?.isOpenBeforePasswordChange ? [] : [refuseBeforePasswordChange]),
+        ...(access === 'signed-in' ? [] : [scopeCheck(policy, access)]),
+        ...hooksOf(route.preHandler),
+      ]
+    })
+  },
+  { name: 'access-control', dependencies: ['authentication'] },
+)
+
+function hooksOf<T>(hooks: T | T[] | undefined): T[] {
+  if (hooks === undefined) return []
+  return Array.isArray(hooks) ? hooks : [hooks]
+}
+
+async function refuseBeforePasswordChange({ principal }: FastifyRequest): Promise<void> {
+  if (principal?.type === 'user' && principal.mustChangePassword)
+    throw new AppError('password_change_required')
+}
+
+/** The preHandler that asks the policy (RFC 6750 §3.1 for the refusal). */
+function scopeCheck(policy: PolicyAdapter, access: Guarded) {
+  const { permission, accounts, otherwise = 'not_found' } = access
+  return async (request: FastifyRequest): Promise<void> => {
+    const { principal } = request
+    if (!principal) throw new AppError('authentication_required')
+    // Where the object belongs is asked only of those whose permission does not hold everywhere.
+    const needsPlace = accounts !== undefined && !principal.scopes.has(anywhere(permission))
+    const accountIds = needsPlace && principal.scopes.has(permission) ? await accounts(request) : undefined
+    const decision = await policy.check({ principal, permission, accountIds })
+    if (decision.allowed) return
+    if (decision.reason === 'held_elsewhere' && accounts) throw new AppError(otherwise, { boundary: true })
+    throw new AppError('insufficient_scope', { requiredScope: accounts ? permission : anywhere(permission) })
+  }
+}
+
+/** Says in OpenAPI what the hooks do: the security of the route and the problems it can answer. */
+function documentAccess(route: RouteOptions, access: Access): void {
+  if (route.schema?.hide) return
+  const { schema } = route
+  const takesInput = schema?.params ?? schema?.querystring ?? schema?.body
+  const refusals = {
+    ...(access !== 'public' && {
+      401: problem('No token, or one that is not valid'),
+      403: problem('Not allowed'),
+    }),
+    ...((schema?.params ?? schema?.body) !== undefined && { 400: problem('The request could not be read') }),
+    ...(takesInput !== undefined && { 422: problem('The request is not valid') }),
+    ...(schema?.body !== undefined && {
+      413: problem('The body is too large'),
+      415: problem('Not a supported Content-Type'),
+    }),
+    500: problem('A fault of the service'),
+    503: problem('The database is away, or the service is at its limit; Retry-After says when to try again'),
+  }
+  route.schema = {
+    ...schema,
+    security:
+      access === 'public'
+        ? []
+        : [{ password: access === 'signed-in' ? [] : [access.permission] }, { bearer: [] }],
+    response: { ...refusals, ...(schema?.response as object) },
+  }
+}

@@ -1,0 +1,96 @@
+import { timingSafeEqual } from 'node:crypto'
+import plugin from 'fastify-plugin'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { SignInOutcome } from '../auth/service.ts'
+import { AppError } from '../errors.ts'
+import { problem } from './schemas.ts'
+
+/** Connections of the pool, by what they do. */
+export type PoolState = { totalCount: number; idleCount: number; waitingCount: number }
+
+export type Metrics = ReturnType<typeof createMetrics>
+
+/** The metrics of one process (Prometheus), named `postern_<noun>_<unit>`. */
+export function createMetrics(pool: PoolState) {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry, prefix: 'postern_' })
+  const requests = new Histogram({
+    name: 'postern_http_request_duration_seconds',
+    help: 'Time from the first byte of a request to the last of its answer',
+    labelNames: ['method', 'route', 'status'],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
+    registers: [registry],
+  })
+  const signIns = new Counter({
+    name: 'postern_sign_ins_total',
+    help: 'Sign-ins by outcome',
+    labelNames: ['outcome'],
+    registers: [registry],
+  })
+  for (const outcome of ['success', 'refused', 'throttled', 'busy', 'error'] satisfies SignInOutcome[]) {
+    signIns.inc({ outcome }, 0)
+  }
+  new Gauge({
+    name: 'postern_database_connections',
+    help: 'Connections to Postgres, and requests that wait for one',
+    labelNames: ['state'],
+    registers: [registry],
+    collect() {
+      this.set({ state: 'idle' }, pool.idleCount)
+      this.set({ state: 'busy' }, pool.totalCount - pool.idleCount)
+      this.set({ state: 'waiting' }, pool.waitingCount)
+    },
+  })
+  return {
+    registry,
+    onSignIn: (outcome: SignInOutcome): void => signIns.inc({ outcome }),
+    onResponse: (method: string, route: string, status: number, seconds: number): void =>
+      requests.observe({ method, route, status }, seconds),
+  }
+}
+
+/** Measures every request, and serves GET /metrics; with `token` only to those who send it. */
+export const metricsEndpoint = plugin<{ metrics: Metrics; token: string | undefined }>(
+  async (app, { metrics, token }) => {
+    app.addHook('onResponse', (request, reply, done) => {
+      const route = request.routeOptions.url ?? 'unknown'
+      metrics.onResponse(request.method, route, reply.statusCode, reply.elapsedTime / 1000)
+      done()
+    })
+
+    app.get(
+      '/metrics',
+      {
+        config: { access: 'public' },
+        logLevel: 'warn',
+        schema: {
+          operationId: 'getMetrics',
+          tags: ['Operation'],
+          summary: 'Metrics in the Prometheus text format',
+          response: {
+            200: {
+              description: 'Prometheus text format',
+              content: { 'text/plain': { schema: { type: 'string' } } },
+            },
+            401: problem('METRICS_TOKEN is set, and this is not it'),
+          },
+        },
+      },
+      async (request, reply) => {
+        if (token !== undefined && !isBearer(request.headers.authorization, token)) {
+          throw new AppError('authentication_required')
+        }
+        return reply
+          .type(metrics.registry.contentType)
+          .serializer(String)
+          .send(await metrics.registry.metrics())
+      },
+    )
+  },
+  { name: 'metrics', dependencies: ['access-control'] },
+)
+
+function isBearer(header: string | undefined, token: string): boolean {
+  const [given, wanted] = [Buffer.from(header ?? ''), Buffer.from(`Bearer ${token}`)]
+  return given.length === wanted.length && timingSafeEqual(given, wanted)
+}

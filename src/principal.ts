@@ -1,0 +1,54 @@
+import { type Authority, anywhere, BUILTIN_RESOURCES } from './permissions.ts'
+
+/** A person with a session. `accountId` is the account the token is for. */
+export type UserPrincipal = Authority & {
+  type: 'user'
+  userId: string
+  sessionId: string
+  /** True until a password set by somebody else has been changed: nothing but that is allowed. */
+  mustChangePassword: boolean
+}
+
+/** A machine client with a token of its own. */
+export type ClientPrincipal = Authority & { type: 'client'; clientId: string }
+
+/** A machine with an API key, bound to an environment. */
+export type ApiKeyPrincipal = Authority & { type: 'api_key'; apiKeyId: string }
+
+/** The operator at the command line, who may do everything. */
+export type SystemPrincipal = Authority & { type: 'system' }
+
+/** Whoever asks for something, after authentication. */
+export type Principal = UserPrincipal | ClientPrincipal | ApiKeyPrincipal | SystemPrincipal
+
+/** A principal together with what the audit trail records of the request. */
+export type Caller = { principal: Principal; requestId: string | undefined; address: string | undefined }
+
+/** The caller of the command line and of the first start. */
+export const SYSTEM: Caller = {
+  principal: {
+    type: 'system',
+    accountId: null,
+    scopes: new Set(
+      Object.entries(BUILTIN_RESOURCES).flatMap(([resource, { actions }]) =>
+        actions.flatMap((action) => [`${resource}:${action}`, anywhere(`${resource}:${action}`)]),
+      ),
+    ),
+  },
+  requestId: undefined,
+  address: undefined,
+}
+
+/** The principal's id as the audit trail names it. */
+export function principalId(principal: Principal): string | undefined {
+  switch (principal.type) {
+    case 'user':
+      return principal.userId
+    case 'client':
+      return principal.clientId
+    case 'api_key':
+      return principal.apiKeyId
+    case 'system':
+      return undefined
+  }
+}

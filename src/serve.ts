@@ -1,0 +1,161 @@
+import closeWithGrace from 'close-with-grace'
+import { type App, buildApp } from './app.ts'
+import { type Config, loadConfig, publicUrl } from './config.ts'
+import { StartupError } from './errors.ts'
+import { loggerOptions, logStream } from './http/request-log.ts'
+import { openRuntime, type Runtime } from './runtime.ts'
+import { type FirstSuperAdmin, setUp } from './setup.ts'
+import {
+  Interruption,
+  type InterruptionWatch,
+  onEndRequested,
+  outliveReaders,
+  watchForInterruption,
+} from './terminal.ts'
+
+const HOUR_MS = 3_600_000
+
+/** Starts the service, serves until SIGTERM or SIGINT, and ends with exit code 0; 1 when it cannot start. */
+export async function serve(): Promise<void> {
+  outliveReaders()
+  const interruption = watchForInterruption()
+  try {
+    await start(loadConfig(), interruption)
+  } catch (error) {
+    // A terminal's Ctrl-C also ends what was being started, whose failure is then no news.
+    const cause: unknown = interruption.signal.aborted ? interruption.signal.reason : error
+    if (cause instanceof Interruption) process.exit(cause.exitCode)
+    process.stderr.write(`${startupMessage(error)}\n`)
+    process.exit(1)
+  }
+}
+
+async function start(config: Config, interruption: InterruptionWatch): Promise<void> {
+  const report: { app?: App } = {}
+  const runtime = await openRuntime(config, {
+    as: 'serve',
+    onProgress: (message) => process.stdout.write(`${message}\n`),
+    onDatabaseError: (error) => report.app?.log.warn({ err: error }, 'a database connection broke'),
+  })
+  try {
+    const { app, firstSuperAdmin } = await interruption.orUntilThen(async () => await prepare(runtime))
+    report.app = app
+    closeGracefully(app, runtime, config)
+    interruption.end()
+    await listen(app, config)
+    startPruning(app, runtime)
+    printWelcome(config, firstSuperAdmin)
+  } catch (error) {
+    await runtime.close().catch(() => {})
+    throw error
+  }
+}
+
+async function prepare({ services, directUrl }: Runtime): Promise<Prepared> {
+  const { firstSuperAdmin } = await setUp(services, directUrl)
+  await services.passwords.warmUp()
+  const { config } = services
+  const logger = { ...loggerOptions(config), stream: await logStream(config) }
+  return { app: await buildApp(services, { logger }), firstSuperAdmin }
+}
+
+type Prepared = { app: App; firstSuperAdmin: FirstSuperAdmin | undefined }
+
+async function listen(app: App, { http }: Config): Promise<void> {
+  try {
+    await app.listen({ host: http.host, port: http.port })
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined
+    if (code === 'EADDRINUSE') {
+      throw new StartupError(
+        `Port ${http.port} on ${http.host} is in use: stop the other program, or set PORT to another number.`,
+      )
+    }
+    if (code === 'EACCES')
+      throw new StartupError(
+        `Port ${http.port} needs more rights than this user has: set PORT to 1024 or above.`,
+      )
+    if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
+      throw new StartupError(
+        `HOST=${http.host} is no address of this machine: set it to one, or to 0.0.0.0 for all.`,
+      )
+    }
+    throw error
+  }
+}
+
+/**
+ * SIGTERM and SIGINT: stop accepting, let requests under way finish, then close the pool and the database. Node's
+ * own close waits for idle keep-alive and never-used connections, so those are cut here.
+ */
+function closeGracefully(app: App, runtime: Runtime, { http }: Config): void {
+  let isClosing = false
+  app.addHook('onSend', async (_request, reply) => {
+    if (isClosing) reply.header('connection', 'close')
+  })
+  app.addHook('preClose', async () => {
+    isClosing = true
+    const cutIdle = setInterval(() => app.server.closeIdleConnections(), 100).unref()
+    const cutAll = setTimeout(() => app.server.closeAllConnections(), http.shutdownTimeoutMs).unref()
+    app.server.once('close', () => {
+      clearInterval(cutIdle)
+      clearTimeout(cutAll)
+    })
+  })
+  const delay = http.shutdownTimeoutMs + 5000
+  // Signals are heard by onEndRequested, because this package ends the process at the second one.
+  const options = {
+    delay,
+    logger: false,
+    skip: ['SIGINT', 'SIGTERM', 'SIGHUP'],
+  } satisfies closeWithGrace.Options
+  const { close } = closeWithGrace(options, async ({ err }) => {
+    if (err) app.log.fatal({ err }, 'an unexpected fault ends the process')
+    await app.close()
+    await runtime.close()
+  })
+  onEndRequested(
+    () => void close(),
+    () => process.exit(1),
+  )
+}
+
+/** Removes expired counters and sessions once an hour. */
+function startPruning(app: App, { services }: Runtime): void {
+  setInterval(() => {
+    services.auth
+      .prune()
+      .catch((error: unknown) => app.log.warn({ err: error }, 'pruning failed; it is tried again in an hour'))
+  }, HOUR_MS).unref()
+}
+
+function printWelcome(config: Config, firstSuperAdmin: FirstSuperAdmin | undefined): void {
+  const url = publicUrl(config.http)
+  const email = firstSuperAdmin?.email ?? config.firstSuperAdmin.email
+  const password = firstSuperAdmin?.password
+  const lines = [
+    '',
+    '  Postern is ready.',
+    '',
+    `    Address         ${url}`,
+    `    Documentation   ${url}/docs`,
+    `    Admin email     ${email}`,
+    ...(password === undefined ? [] : [`    Admin password  ${password}   (shown only now: keep it)`]),
+    '',
+    '  Next, sign in:',
+    '',
+    `    curl -s ${url}/api/v1/auth/login -H 'content-type: application/json' \\`,
+    `      -d ${quoted(JSON.stringify({ email, password: password ?? 'YOUR PASSWORD' }))}`,
+    '',
+  ]
+  process.stdout.write(`${lines.join('\n')}\n`)
+}
+
+/** `text` as one word of a shell. */
+const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
+
+/** One sentence for what the operator can mend; the whole error for what only we can. */
+function startupMessage(error: unknown): string {
+  if (error instanceof StartupError) return error.message
+  return `Postern could not start: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`
+}

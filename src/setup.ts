@@ -1,0 +1,108 @@
+import { drizzle } from 'drizzle-orm/node-postgres'
+import { DEFAULT_ACCOUNT_KEY } from './accounts/service.ts'
+import { type Db, DEFAULT_ENVIRONMENT, transact } from './db/client.ts'
+import { migrate, pendingMigrations, withStartLock } from './db/migrate.ts'
+import { readSetting, writeSetting } from './db/settings.ts'
+import { AppError, fail, StartupError } from './errors.ts'
+import { SUPER_ADMIN } from './permissions.ts'
+import { SYSTEM } from './principal.ts'
+import { syncBuiltins } from './roles/builtins.ts'
+import type { Services } from './services.ts'
+
+/** What a start found and did. */
+export type SetupResult = {
+  /** Names of the migrations that were applied. */
+  migrated: string[]
+  /** The first super admin, when this start made it; with the password only when it was generated. */
+  firstSuperAdmin?: FirstSuperAdmin
+}
+
+export type FirstSuperAdmin = { email: string; password?: string }
+
+/**
+ * Brings a database to the state that the service needs: migrations, SECRET_KEY's canary, built-in roles, the
+ * signing key, and on the very first start the first account and super admin. Idempotent; processes that start
+ * at once go through it one after the other.
+ * @param databaseUrl a direct connection, because the lock belongs to a session
+ * @throws StartupError with a sentence that says what to do
+ */
+export async function setUp(services: Services, databaseUrl: string): Promise<SetupResult> {
+  return await withStartLock(databaseUrl, async (client) => {
+    const migrated = await migrate(client)
+    const db = drizzle(client, { casing: 'snake_case' })
+    await assertSecretKeyFits(db, services)
+    await db.transaction(async (tx) => await syncBuiltins(tx))
+    await services.keys.ensureCurrentKey(db)
+    const firstSuperAdmin = await createFirstSuperAdmin(services)
+    return { migrated, ...(firstSuperAdmin && { firstSuperAdmin }) }
+  })
+}
+
+/**
+ * Makes sure that `setUp` has run on this database, by code no older than this, and with this SECRET_KEY.
+ * @throws StartupError with a sentence that says what to do
+ */
+export async function assertSetUp(services: Services, databaseUrl: string): Promise<void> {
+  await withStartLock(databaseUrl, async (client) => {
+    const pending = await pendingMigrations(client)
+    const db = drizzle(client, { casing: 'snake_case' })
+    if (pending.length > 0 || (await readSetting(db, CANARY_NAME)) === undefined) {
+      throw new StartupError('The database is not set up for this version: run "postern seed" first.')
+    }
+    await assertSecretKeyFits(db, services)
+  })
+}
+
+const CANARY_NAME = 'secret_key_canary'
+const CANARY = 'postern'
+
+/** A sealed word proves that SECRET_KEY is the one this database was set up with. */
+async function assertSecretKeyFits(db: Db, { vault }: Services): Promise<void> {
+  const canary = await readSetting(db, CANARY_NAME)
+  if (canary === undefined) await writeSetting(db, CANARY_NAME, vault.seal('canary', CANARY))
+  else if (vault.open('canary', canary) !== CANARY) {
+    throw new StartupError('SECRET_KEY does not fit this database: set the one that it was set up with.')
+  }
+}
+
+/** The first account and its super admin, in one transaction; nothing when the account is there already. */
+async function createFirstSuperAdmin(services: Services): Promise<FirstSuperAdmin | undefined> {
+  const { accounts, users, roles, passwords, audit, config, database } = services
+  if (await accounts.findByKeyOrId(DEFAULT_ACCOUNT_KEY)) return undefined
+  const { email, accountName } = config.firstSuperAdmin
+  const password = givenPassword(services) ?? passwords.generate()
+  const hash = await passwords.hash(password)
+  await transact(database.db, async (tx) => {
+    const accountId = await accounts.insertAccount(
+      SYSTEM,
+      { key: DEFAULT_ACCOUNT_KEY, name: accountName },
+      tx,
+    )
+    const id = await users.insertUser({ email, fullName: 'First Super Admin', accountId }, hash, false, tx)
+    const role = (await roles.findRoleByKey(SUPER_ADMIN, tx)) ?? fail('role_not_found')
+    await audit.append(
+      {
+        action: 'service.initialized',
+        caller: SYSTEM,
+        target: { type: 'environment', id: DEFAULT_ENVIRONMENT },
+        details: { user_id: id },
+      },
+      tx,
+    )
+    await roles.assign(SYSTEM, { id, accountId }, role.id, undefined, true, tx)
+  })
+  return { email, ...(config.firstSuperAdmin.password === undefined && { password }) }
+}
+
+/** @throws StartupError when FIRST_SUPER_ADMIN_PASSWORD breaks the rules of passwords */
+function givenPassword({ passwords, config }: Services): string | undefined {
+  const { password } = config.firstSuperAdmin
+  if (password === undefined) return undefined
+  try {
+    passwords.assertAcceptable(password)
+    return password
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error
+    throw new StartupError(`FIRST_SUPER_ADMIN_PASSWORD ${error.errors?.[0]?.detail ?? 'is not acceptable'}.`)
+  }
+}

@@ -1,0 +1,349 @@
+import { and, eq, inArray, isNull, ne, type SQL, sql } from 'drizzle-orm'
+import { foldCase, normalizeEmail } from '../case-folding.ts'
+import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
+import { isUniqueViolation } from '../db/errors.ts'
+import { allOf, containing, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
+import {
+  accountMembers,
+  accounts,
+  roleAssignments,
+  roles,
+  sessions,
+  userCredentials,
+  users,
+} from '../db/schema.ts'
+import { AppError } from '../errors.ts'
+import { isUuid } from '../ids.ts'
+
+/** A person as stored, with the primary role. */
+export type UserRow = {
+  id: string
+  key: string
+  email: string | null
+  fullName: string | null
+  firstName: string | null
+  lastName: string | null
+  phoneNumber: string | null
+  attributes: Record<string, unknown> | null
+  isActive: boolean
+  accountId: string | null
+  revision: number
+  createdAt: Date
+  updatedAt: Date
+  primaryRole: { id: string; name: string; description: string | null } | null
+}
+
+/** The fields that are written. `undefined` keeps what is there, `null` clears it. */
+export type UserChanges = Partial<
+  Pick<
+    UserRow,
+    | 'key'
+    | 'email'
+    | 'fullName'
+    | 'firstName'
+    | 'lastName'
+    | 'phoneNumber'
+    | 'attributes'
+    | 'isActive'
+    | 'accountId'
+  >
+>
+
+export type UserFilters = {
+  q?: string
+  email?: string
+  key?: string
+  isActive?: boolean
+  accountId?: string
+  roleId?: string
+}
+
+/** Everything about the holder of a token that a request needs: the person and the state of the session. */
+export type Holder = UserRow & {
+  tokenVersion: number
+  isAccountActive: boolean
+  mustChangePassword: boolean
+}
+
+const userColumns = {
+  id: users.id,
+  key: users.key,
+  email: users.email,
+  fullName: users.fullName,
+  firstName: users.firstName,
+  lastName: users.lastName,
+  phoneNumber: users.phoneNumber,
+  attributes: users.attributes,
+  isActive: users.isActive,
+  accountId: users.accountId,
+  revision: users.revision,
+  createdAt: users.createdAt,
+  updatedAt: users.updatedAt,
+  primaryRole: { id: roles.id, name: roles.name, description: roles.description },
+}
+
+const sortKeys: Record<string, SortKey<UserRow>> = {
+  created_at: { by: users.id, cast: 'uuid', value: (row) => row.id },
+  email: {
+    by: sql`coalesce(${users.emailNormalized}, '')`,
+    cast: 'text',
+    value: (row) => (row.email === null ? '' : normalizeEmail(row.email)),
+  },
+  full_name: { by: sql`coalesce(${users.fullName}, '')`, cast: 'text', value: (row) => row.fullName ?? '' },
+  updated_at: { by: users.updatedAt, cast: 'timestamptz', value: (row) => row.updatedAt.toISOString() },
+}
+
+/** The names that a list of users can be sorted by. */
+export const USER_SORTS = ['created_at', 'email', 'full_name', 'updated_at'] as const
+
+export type UsersRepository = ReturnType<typeof createUsersRepository>
+
+export function createUsersRepository({ db, prepare }: Database, environmentId = DEFAULT_ENVIRONMENT) {
+  const selectUsers = (ex: Executor) =>
+    ex
+      .select(userColumns)
+      .from(users)
+      .leftJoin(
+        roleAssignments,
+        and(eq(roleAssignments.userId, users.id), eq(roleAssignments.isPrimary, true)),
+      )
+      .leftJoin(roles, eq(roles.id, roleAssignments.roleId))
+
+  const isLive = and(eq(users.environmentId, environmentId), isNull(users.deletedAt))
+
+  const holderQuery = db
+    .select({
+      ...userColumns,
+      tokenVersion: users.tokenVersion,
+      isAccountActive: sql<boolean>`coalesce(${accounts.isActive} and ${accounts.deletedAt} is null, true)`,
+      mustChangePassword: sql<boolean>`coalesce(${userCredentials.mustChange}, false)`,
+    })
+    .from(sessions)
+    .innerJoin(users, eq(users.id, sessions.userId))
+    .leftJoin(accounts, eq(accounts.id, sessions.accountId))
+    .leftJoin(userCredentials, eq(userCredentials.userId, users.id))
+    .leftJoin(roleAssignments, and(eq(roleAssignments.userId, users.id), eq(roleAssignments.isPrimary, true)))
+    .leftJoin(roles, eq(roles.id, roleAssignments.roleId))
+    .where(
+      and(
+        eq(sessions.id, sql.placeholder('sessionId')),
+        eq(sessions.userId, sql.placeholder('userId')),
+        isNull(sessions.endedAt),
+        isLive,
+      ),
+    )
+  const preparedHolder = holderQuery.prepare(prepare ? 'holder_of_session' : '')
+
+  return {
+    /** The holder of a session that has not ended, however inactive; one indexed statement. */
+    async findHolder(sessionId: string, userId: string): Promise<Holder | undefined> {
+      const [row] = await preparedHolder.execute({ sessionId, userId })
+      return row
+    },
+
+    async findUser(id: string, ex: Executor = db): Promise<UserRow | undefined> {
+      const [row] = await selectUsers(ex).where(and(eq(users.id, id), isLive))
+      return row
+    },
+
+    /** The same, its row locked until the transaction ends, so that changes to one person come one by one. */
+    async lockUser(id: string, tx: Tx): Promise<UserRow | undefined> {
+      const [locked] = await tx
+        .select({ id: users.id })
+        .from(users)
+        .where(and(eq(users.id, id), isLive))
+        .for('no key update')
+      return locked && (await this.findUser(id, tx))
+    },
+
+    /** A page of users. @throws AppError validation_failed for a foreign cursor */
+    async listUsers(filters: UserFilters, request: PageRequest): Promise<Page<UserRow>> {
+      const clauses = pageClauses(request, sortKeys, users.id)
+      const matching = allOf(isLive, ...filterClauses(filters))
+      const wanted = allOf(matching, clauses.where)
+      // Rows that are skipped are counted in the index alone; only those of the page are read and joined.
+      const skipping = () =>
+        inArray(
+          users.id,
+          db
+            .select({ id: users.id })
+            .from(users)
+            .where(wanted)
+            .orderBy(...clauses.orderBy)
+            .limit(clauses.limit)
+            .offset(clauses.offset),
+        )
+      const page = clauses.toPage(
+        await selectUsers(db)
+          .where(clauses.offset === 0 ? wanted : skipping())
+          .orderBy(...clauses.orderBy)
+          .limit(clauses.limit),
+      )
+      return request.total ? { ...page, total: await db.$count(users, matching) } : page
+    },
+
+    /** @throws AppError email_taken, user_key_taken */
+    async insertUser(user: UserChanges & { id: string; key: string }, tx: Tx): Promise<void> {
+      await assertKeyIsNoForeignId(user.key, user.id, tx)
+      await namingConflicts(() =>
+        tx.insert(users).values({
+          ...user,
+          environmentId,
+          emailNormalized: user.email == null ? null : normalizeEmail(user.email),
+          searchText: searchText(user),
+        }),
+      )
+    },
+
+    /** Writes the changes and raises the revision. @throws AppError email_taken, user_key_taken */
+    async updateUser(current: UserRow, changes: UserChanges, tx: Tx): Promise<void> {
+      const next = { ...current, ...changes }
+      if (next.key !== current.key) await assertKeyIsNoForeignId(next.key, current.id, tx)
+      await namingConflicts(() =>
+        tx
+          .update(users)
+          .set({
+            ...changes,
+            emailNormalized: next.email === null ? null : normalizeEmail(next.email),
+            searchText: searchText(next),
+            revision: sql`${users.revision} + 1`,
+            updatedAt: sql`now()`,
+          })
+          .where(eq(users.id, current.id)),
+      )
+    },
+
+    /** Raises the version that tokens carry: those issued until now are refused from the commit on. */
+    async raiseTokenVersions(ids: readonly string[], tx: Tx): Promise<void> {
+      if (ids.length === 0) return
+      await tx
+        .update(users)
+        .set({
+          tokenVersion: sql`${users.tokenVersion} + 1`,
+          revision: sql`${users.revision} + 1`,
+          updatedAt: sql`now()`,
+        })
+        .where(sql`${users.id} = any(${sql.param([...ids])}::uuid[])`)
+    },
+
+    /** Marks the user as deleted: gone from every face, its email free again. */
+    async softDeleteUser(id: string, tx: Tx): Promise<void> {
+      await tx
+        .update(users)
+        .set({
+          deletedAt: sql`now()`,
+          isActive: false,
+          tokenVersion: sql`${users.tokenVersion} + 1`,
+          updatedAt: sql`now()`,
+        })
+        .where(eq(users.id, id))
+    },
+
+    async endSessions(userId: string, reason: string, tx: Tx, except?: string): Promise<void> {
+      await tx
+        .update(sessions)
+        .set({ endedAt: sql`now()`, endReason: reason })
+        .where(
+          and(
+            eq(sessions.userId, userId),
+            isNull(sessions.endedAt),
+            except ? ne(sessions.id, except) : undefined,
+          ),
+        )
+    },
+
+    async findCredentials(userId: string, ex: Executor = db): Promise<{ passwordHash: string } | undefined> {
+      const [row] = await ex
+        .select({ passwordHash: userCredentials.passwordHash })
+        .from(userCredentials)
+        .where(eq(userCredentials.userId, userId))
+      return row
+    },
+
+    async upsertCredentials(
+      userId: string,
+      passwordHash: string,
+      mustChange: boolean,
+      tx: Tx,
+    ): Promise<void> {
+      await tx
+        .insert(userCredentials)
+        .values({ userId, environmentId, passwordHash, mustChange })
+        .onConflictDoUpdate({
+          target: userCredentials.userId,
+          set: { passwordHash, mustChange, credentialsChangedAt: sql`now()` },
+        })
+    },
+
+    /** Replaces a hash by one of the same password, unless the password was changed meanwhile. */
+    async rehash(userId: string, oldHash: string, newHash: string): Promise<void> {
+      await db
+        .update(userCredentials)
+        .set({ passwordHash: newHash })
+        .where(and(eq(userCredentials.userId, userId), eq(userCredentials.passwordHash, oldHash)))
+    },
+
+    async findUserIdByEmail(email: string): Promise<string | undefined> {
+      const [row] = await db
+        .select({ id: users.id })
+        .from(users)
+        .where(and(eq(users.emailNormalized, normalizeEmail(email)), isLive))
+      return row?.id
+    },
+
+    /** The accounts that the user is an active member of, the home account first. */
+    async listAccountIds(userId: string): Promise<{ accountId: string; isHome: boolean }[]> {
+      return await db
+        .select({
+          accountId: accountMembers.accountId,
+          isHome: sql<boolean>`${users.accountId} = ${accountMembers.accountId}`,
+        })
+        .from(users)
+        .innerJoin(
+          accountMembers,
+          and(eq(accountMembers.userId, users.id), eq(accountMembers.status, 'active')),
+        )
+        .where(and(eq(users.id, userId), isLive))
+    },
+  }
+
+  function filterClauses(filters: UserFilters): (SQL | undefined)[] {
+    return [
+      filters.q === undefined ? undefined : sql`${users.searchText} like ${containing(foldCase(filters.q))}`,
+      filters.email === undefined ? undefined : eq(users.emailNormalized, normalizeEmail(filters.email)),
+      filters.key === undefined ? undefined : eq(users.key, filters.key),
+      filters.isActive === undefined ? undefined : eq(users.isActive, filters.isActive),
+      filters.accountId === undefined ? undefined : eq(users.accountId, filters.accountId),
+      filters.roleId === undefined
+        ? undefined
+        : sql`exists (select from ${roleAssignments} held where held.user_id = ${users.id} and held.role_id = ${filters.roleId})`,
+    ]
+  }
+
+  /** A key that equals another row's id would make both names ambiguous. */
+  async function assertKeyIsNoForeignId(key: string, ownId: string, tx: Tx): Promise<void> {
+    if (key === ownId || !isUuid(key)) return
+    const [clash] = await tx
+      .select({ id: users.id })
+      .from(users)
+      .where(and(eq(users.environmentId, environmentId), eq(users.id, key)))
+    if (clash) throw new AppError('user_key_taken')
+  }
+}
+
+const searchText = (user: UserChanges & { key: string }): string =>
+  foldCase(
+    [user.email, user.fullName, user.firstName, user.lastName, user.phoneNumber, user.key]
+      .filter(Boolean)
+      .join(' '),
+  )
+
+async function namingConflicts(write: () => Promise<unknown>): Promise<void> {
+  try {
+    await write()
+  } catch (error) {
+    if (isUniqueViolation(error, 'users_email_key')) throw new AppError('email_taken', { cause: error })
+    if (isUniqueViolation(error, 'users_key_key')) throw new AppError('user_key_taken', { cause: error })
+    throw error
+  }
+}

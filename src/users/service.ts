@@ -1,0 +1,260 @@
+import type { AccountsService } from '../accounts/service.ts'
+import type { AnonymousCaller } from '../audit/events.ts'
+import type { AuditRepository } from '../audit/repository.ts'
+import type { PasswordHasher } from '../auth/passwords.ts'
+import { type Database, type Tx, transact } from '../db/client.ts'
+import { AppError, fail } from '../errors.ts'
+import { isUuid, newId } from '../ids.ts'
+import { holdsIn } from '../permissions.ts'
+import type { Caller } from '../principal.ts'
+import { assertMatches, type IfMatch } from '../revisions.ts'
+import type { RolesService } from '../roles/service.ts'
+import type { UserChanges, UserRow, UsersRepository } from './repository.ts'
+
+export type NewUser = Omit<UserChanges, 'email' | 'key'> & { email: string; password: string; key?: string }
+export type UserUpdate = UserChanges & {
+  password?: string
+  /** Whether the new password must be changed at the next sign-in; by default as the configuration says. */
+  mustChangePassword?: boolean
+}
+
+export type UsersService = ReturnType<typeof createUsersService>
+
+type Dependencies = {
+  database: Database
+  users: UsersRepository
+  accounts: AccountsService
+  roles: RolesService
+  passwords: PasswordHasher
+  audit: AuditRepository
+  /** Whether a password set by an administrator must be changed at the next sign-in. */
+  mustChangeWhenSetByAdmin: boolean
+}
+
+export function createUsersService(dependencies: Dependencies) {
+  const { database, users, accounts, roles, passwords, audit, mustChangeWhenSetByAdmin } = dependencies
+  const { db } = database
+  return {
+    listUsers: users.listUsers,
+
+    /** @throws AppError user_not_found */
+    async getUser(id: string): Promise<UserRow> {
+      return (await users.findUser(id)) ?? fail('user_not_found')
+    },
+
+    /** A person by email or id, whichever it is. */
+    async findByEmailOrId(emailOrId: string): Promise<UserRow | undefined> {
+      const id = isUuid(emailOrId) ? emailOrId : await users.findUserIdByEmail(emailOrId)
+      return id === undefined ? undefined : await users.findUser(id)
+    },
+
+    /** @throws AppError email_taken, user_key_taken, account_not_found, sign_in_busy */
+    async createUser(caller: Caller, input: NewUser): Promise<UserRow> {
+      const { password, ...fields } = input
+      passwords.assertAcceptable(password)
+      const hash = await passwords.hash(password)
+      return await transact(db, async (tx) => {
+        const id = await this.insertUser(fields, hash, mustChangeWhenSetByAdmin, tx)
+        await audit.append(
+          {
+            action: 'user.created',
+            caller,
+            target: { type: 'user', id },
+            accountId: fields.accountId ?? null,
+            personal: { email: fields.email },
+          },
+          tx,
+        )
+        return (await users.findUser(id, tx)) ?? fail('user_not_found')
+      })
+    },
+
+    /** A person registers: no role, no account. @throws AppError email_taken, sign_in_busy */
+    async registerUser(caller: AnonymousCaller, input: NewUser): Promise<UserRow> {
+      const { password, ...fields } = input
+      passwords.assertAcceptable(password)
+      const hash = await passwords.hash(password)
+      return await transact(db, async (tx) => {
+        const id = await this.insertUser(fields, hash, false, tx)
+        await audit.append(
+          {
+            action: 'user.registered',
+            caller,
+            target: { type: 'user', id },
+            personal: { email: fields.email },
+          },
+          tx,
+        )
+        return (await users.findUser(id, tx)) ?? fail('user_not_found')
+      })
+    },
+
+    /** Writes the person, the membership in the home account and the credentials. */
+    async insertUser(
+      fields: Omit<NewUser, 'password'>,
+      passwordHash: string,
+      mustChange: boolean,
+      tx: Tx,
+    ): Promise<string> {
+      const id = newId()
+      const fullName = fields.fullName ?? nameOf(fields)
+      if (fields.accountId) await accounts.lockForPeople(fields.accountId, tx)
+      await users.insertUser(
+        { ...fields, ...(fullName !== undefined && { fullName }), id, key: fields.key ?? id },
+        tx,
+      )
+      if (fields.accountId) await accounts.insertMember(fields.accountId, id, tx)
+      await users.upsertCredentials(id, passwordHash, mustChange, tx)
+      return id
+    },
+
+    /**
+     * An administrator's change. A new password ends every session of the person; a new home account moves them.
+     * @throws AppError user_not_found, grant_exceeds_own, precondition_failed, email_taken, user_key_taken,
+     * account_not_found, insufficient_scope, last_super_admin
+     */
+    async updateUser(caller: Caller, id: string, update: UserUpdate, ifMatch: IfMatch): Promise<UserRow> {
+      const { password, mustChangePassword = mustChangeWhenSetByAdmin, accountId, ...changes } = update
+      if (password !== undefined) passwords.assertAcceptable(password)
+      const hash = password === undefined ? undefined : await passwords.hash(password)
+      return await transact(db, async (tx) => {
+        const user = (await users.lockUser(id, tx)) ?? fail('user_not_found')
+        assertMatches(ifMatch, user.revision)
+        await roles.assertCoversPerson(caller, id, tx)
+        if (accountId !== undefined && accountId !== user.accountId)
+          await this.changeHome(caller, user, accountId, tx)
+        await this.writeChanges(caller, user, changes, tx)
+        if (hash !== undefined) await this.setPassword(caller, user, hash, mustChangePassword, tx)
+        if (user.isActive && changes.isActive === false) await roles.assertSuperAdminStays(tx)
+        return (await users.findUser(id, tx)) ?? fail('user_not_found')
+      })
+    },
+
+    /**
+     * A person's change to their own record. An email is taken only unchanged, or from somebody who could write
+     * the record as an administrator.
+     * @throws AppError user_not_found, email_change_not_allowed, precondition_failed
+     */
+    async updateOwn(caller: Caller, id: string, changes: UserChanges, ifMatch: IfMatch): Promise<UserRow> {
+      return await transact(db, async (tx) => {
+        const user = (await users.lockUser(id, tx)) ?? fail('user_not_found')
+        assertMatches(ifMatch, user.revision)
+        const { email, ...others } = changes
+        if (email !== undefined && email !== user.email) {
+          if (!holdsIn(caller.principal, 'postern.users:write', user.accountId))
+            throw new AppError('email_change_not_allowed')
+          await this.writeChanges(caller, user, changes, tx)
+        } else await this.writeChanges(caller, user, others, tx)
+        return (await users.findUser(id, tx)) ?? fail('user_not_found')
+      })
+    },
+
+    /** @throws AppError user_not_found, grant_exceeds_own, last_super_admin */
+    async setActive(caller: Caller, id: string, isActive: boolean, ifMatch?: IfMatch): Promise<UserRow> {
+      return await this.updateUser(caller, id, { isActive }, ifMatch)
+    },
+
+    /** @throws AppError user_not_found, grant_exceeds_own, last_super_admin, precondition_failed */
+    async deleteUser(caller: Caller, id: string, ifMatch: IfMatch): Promise<void> {
+      await transact(db, async (tx) => {
+        const user = (await users.lockUser(id, tx)) ?? fail('user_not_found')
+        assertMatches(ifMatch, user.revision)
+        await roles.assertCoversPerson(caller, id, tx)
+        await users.softDeleteUser(id, tx)
+        await users.endSessions(id, 'user_deleted', tx)
+        await audit.append(
+          {
+            action: 'user.deleted',
+            caller,
+            target: { type: 'user', id },
+            accountId: user.accountId,
+            personal: { email: user.email },
+          },
+          tx,
+        )
+        await roles.assertSuperAdminStays(tx)
+      })
+    },
+
+    /** Where the person's record belongs, for the guard of reads: every account they are a member of. */
+    async accountsOf(id: string): Promise<string[]> {
+      return (await users.listAccountIds(id)).map(({ accountId }) => accountId)
+    },
+
+    /** Where the person's record belongs, for the guard of writes: the home account. */
+    async homeAccountOf(id: string): Promise<string[]> {
+      return (await users.listAccountIds(id)).filter(({ isHome }) => isHome).map(({ accountId }) => accountId)
+    },
+
+    /** Sets a password and ends every session but `keepSession`. The person's row must be locked. */
+    async setPassword(
+      caller: Caller,
+      user: UserRow,
+      hash: string,
+      mustChange: boolean,
+      tx: Tx,
+      keepSession?: string,
+    ): Promise<void> {
+      await users.upsertCredentials(user.id, hash, mustChange, tx)
+      await users.endSessions(user.id, 'password_changed', tx, keepSession)
+      if (keepSession === undefined) await users.raiseTokenVersions([user.id], tx)
+      await audit.append(
+        {
+          action: 'user.password_changed',
+          caller,
+          target: { type: 'user', id: user.id },
+          accountId: user.accountId,
+        },
+        tx,
+      )
+    },
+
+    /** Writes fields of the record; deactivation also ends the sessions. */
+    async writeChanges(caller: Caller, user: UserRow, changes: UserChanges, tx: Tx): Promise<void> {
+      const fields = Object.keys(changes)
+      if (fields.length === 0) return
+      const toggled = changes.isActive !== undefined && changes.isActive !== user.isActive
+      await users.updateUser(user, changes, tx)
+      if (toggled) {
+        await users.raiseTokenVersions([user.id], tx)
+        if (!changes.isActive) await users.endSessions(user.id, 'user_deactivated', tx)
+      }
+      await audit.append(
+        {
+          action: !toggled ? 'user.updated' : changes.isActive ? 'user.activated' : 'user.deactivated',
+          caller,
+          target: { type: 'user', id: user.id },
+          accountId: user.accountId,
+          details: { fields },
+          ...(changes.email !== undefined && {
+            personal: { email_before: user.email, email_after: changes.email },
+          }),
+        },
+        tx,
+      )
+    },
+
+    /** A move through the record's `account_id` asks for what POST /accounts/{id}/users asks for. */
+    async changeHome(caller: Caller, user: UserRow, accountId: string | null, tx: Tx): Promise<void> {
+      if (!caller.principal.scopes.has('postern.users:write:any')) {
+        throw new AppError('insufficient_scope', { requiredScope: 'postern.users:write:any' })
+      }
+      if (accountId === null) {
+        throw new AppError('validation_failed', {
+          errors: [
+            {
+              pointer: '/body/account_id',
+              detail: 'must name an account; a home account can be changed, not removed',
+            },
+          ],
+        })
+      }
+      await accounts.moveLockedUser(caller, user, accountId, tx)
+    },
+  }
+}
+
+function nameOf({ firstName, lastName }: UserChanges): string | undefined {
+  const name = [firstName, lastName].filter(Boolean).join(' ')
+  return name === '' ? undefined : name
+}

@@ -1,0 +1,3 @@
+import { readCluster, removeCluster } from './database.ts'
+
+await removeCluster(await readCluster())

@@ -2,12 +2,7 @@ import { sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/node-postgres'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import {
-  isConcurrencyFailure,
-  isUnavailable,
-  isUniqueViolation,
-  isUnstorable,
-} from '../../src/db/errors.ts'
+import { isConcurrencyFailure, isUnavailable, isUniqueViolation, isUnstorable } from '../../src/db/errors.ts'
 import { toAppError } from '../../src/http/problem.ts'
 import { databaseUrl, freshDatabase, onServer } from '../helpers/database.ts'
 import { wireTo } from './cuttable-proxy.ts'

@@ -1,6 +1,3 @@
-import { createAccountsRepository } from './accounts/repository.ts'
-import { createAccountsService } from './accounts/service.ts'
-import { createAuditRepository } from './audit/repository.ts'
 import { createPasswordHasher } from './auth/passwords.ts'
 import { createAuthRepository } from './auth/repository.ts'
 import { createAuthService } from './auth/service.ts'
@@ -8,17 +5,13 @@ import { createThrottle } from './auth/throttle.ts'
 import { createTokenIssuer } from './auth/tokens.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { type Config, publicUrl } from './config.ts'
-import { createDatabase, type Tx } from './db/client.ts'
+import { createDatabase, DEFAULT_ENVIRONMENT } from './db/client.ts'
 import { isMigrated } from './db/migrate.ts'
-import { AppError } from './errors.ts'
 import { createMetrics } from './http/metrics.ts'
 import { createKeysRepository } from './keys/repository.ts'
 import { createKeysService } from './keys/service.ts'
+import { createModel, memoizeByEnvironment } from './model.ts'
 import { createTokenScopesAdapter } from './policy/token-scopes.ts'
-import { createRolesRepository } from './roles/repository.ts'
-import { createRolesService } from './roles/service.ts'
-import { createUsersRepository } from './users/repository.ts'
-import { createUsersService } from './users/service.ts'
 import { createVault } from './vault.ts'
 
 /** Everything that one process works with. */
@@ -40,48 +33,20 @@ export function createServices(config: Config, options: ServiceOptions) {
   const audience = config.tokens.audience ?? issuer
   const metrics = createMetrics(database.pool)
 
-  const audit = createAuditRepository(database)
-  const usersRepository = createUsersRepository(database)
-  const accountsRepository = createAccountsRepository(database)
-  const attempts = createAuthRepository(database)
-
   const passwords = createPasswordHasher(config.passwords)
+  const modelOf = memoizeByEnvironment((environmentId) =>
+    createModel(environmentId, { config, database, passwords }),
+  )
+  const model = modelOf(DEFAULT_ENVIRONMENT)
   const keys = createKeysService({
     keys: createKeysRepository(database),
-    audit,
+    audit: model.audit,
     vault,
     algorithm: config.tokens.algorithm,
     clock,
   })
   const tokens = createTokenIssuer({ keys, issuer, audience, ttlSeconds: config.tokens.ttlSeconds, clock })
-
-  const roles = createRolesService({
-    database,
-    roles: createRolesRepository(database),
-    users: usersRepository,
-    audit,
-    addMember: async (accountId: string, userId: string, tx: Tx) => {
-      if (!(await accountsRepository.lockAccount(accountId, tx, 'share')))
-        throw new AppError('account_not_found')
-      await accountsRepository.ensureMember(accountId, userId, tx)
-    },
-  })
-  const accounts = createAccountsService({
-    database,
-    accounts: accountsRepository,
-    users: usersRepository,
-    roles,
-    audit,
-  })
-  const users = createUsersService({
-    database,
-    users: usersRepository,
-    accounts,
-    roles,
-    passwords,
-    audit,
-    mustChangeWhenSetByAdmin: config.passwords.mustChangeWhenSetByAdmin,
-  })
+  const attempts = createAuthRepository(database)
   const auth = createAuthService({
     database,
     attempts,
@@ -92,9 +57,9 @@ export function createServices(config: Config, options: ServiceOptions) {
     }),
     passwords,
     tokens,
-    users: usersRepository,
-    usersService: users,
-    audit,
+    users: model.usersRepository,
+    usersService: model.users,
+    audit: model.audit,
     clock,
     onSignIn: metrics.onSignIn,
   })
@@ -107,15 +72,18 @@ export function createServices(config: Config, options: ServiceOptions) {
     issuer,
     audience,
     metrics,
-    audit,
     keys,
     passwords,
     policy: createTokenScopesAdapter(),
-    holders: usersRepository,
-    roles,
-    accounts,
-    users,
+    holders: model.usersRepository,
     auth,
+    /** The model of the default environment, the one that people sign in to. */
+    audit: model.audit,
+    roles: model.roles,
+    accounts: model.accounts,
+    users: model.users,
+    /** The model of any environment. */
+    modelOf,
     /** Whether the database answers and has the migrations that this code needs. */
     isReady: async () => await isMigrated(database.pool),
     close: database.close,

@@ -24,7 +24,7 @@ import {
   UpdateAccountBody,
 } from './schemas.ts'
 
-type Dependencies = Pick<Services, 'accounts' | 'users'>
+type Dependencies = Pick<Services, 'modelOf'>
 
 const accountIdOf = (request: FastifyRequest): string =>
   (request.params as { account_id: string }).account_id.toLowerCase()
@@ -44,7 +44,8 @@ const tokensAccount = (permission: BuiltinPermission): Access => ({
 })
 
 /** Accounts (tenants), who is at home in them and who is a member. */
-export function accountsRoutes({ accounts, users }: Dependencies): FastifyPluginAsyncTypebox {
+export function accountsRoutes({ modelOf }: Dependencies): FastifyPluginAsyncTypebox {
+  const of = (request: FastifyRequest) => modelOf(request.environmentId)
   return async (app) => {
     app.get(
       '/accounts',
@@ -59,7 +60,10 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
         },
       },
       async (request, reply) => {
-        const page = await accounts.listAccounts(accountFilters(request.query), pageRequestOf(request.query))
+        const page = await of(request).accounts.listAccounts(
+          accountFilters(request.query),
+          pageRequestOf(request.query),
+        )
         return sendPage(request, reply, page, presentAccount)
       },
     )
@@ -78,7 +82,7 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
       },
       async (request, reply) => {
         const { name, key, ...fields } = request.body
-        const account = await accounts.createAccount(callerOf(request), {
+        const account = await of(request).accounts.createAccount(callerOf(request), {
           ...accountFields(fields),
           name,
           ...(key !== undefined && { key }),
@@ -104,7 +108,9 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
       },
       async (request, reply) => {
         const { principal } = personOf(request)
-        const account = await accounts.getAccount(principal.accountId ?? fail('account_not_found'))
+        const account = await of(request).accounts.getAccount(
+          principal.accountId ?? fail('account_not_found'),
+        )
         setEtag(reply, account)
         return presentAccount(account)
       },
@@ -128,7 +134,7 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
         return sendPage(
           request,
           reply,
-          await users.listUsers(filters, pageRequestOf(request.query)),
+          await of(request).users.listUsers(filters, pageRequestOf(request.query)),
           presentUser,
         )
       },
@@ -147,7 +153,7 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
         },
       },
       async (request, reply) => {
-        const account = await accounts.getAccount(request.params.account_id)
+        const account = await of(request).accounts.getAccount(request.params.account_id)
         setEtag(reply, account)
         return presentAccount(account)
       },
@@ -174,7 +180,7 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
           },
         },
         async (request, reply) => {
-          const account = await accounts.updateAccount(
+          const account = await of(request).accounts.updateAccount(
             callerOf(request),
             request.params.account_id,
             accountFields(request.body),
@@ -205,7 +211,11 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
         },
       },
       async (request, reply) => {
-        await accounts.deleteAccount(callerOf(request), request.params.account_id, ifMatchOf(request))
+        await of(request).accounts.deleteAccount(
+          callerOf(request),
+          request.params.account_id,
+          ifMatchOf(request),
+        )
         return reply.code(204).send(null)
       },
     )
@@ -236,7 +246,7 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
         },
         async (request, reply) => {
           const { account_id } = request.params
-          const account = await accounts.updateAccount(
+          const account = await of(request).accounts.updateAccount(
             callerOf(request),
             account_id,
             { isActive },
@@ -266,7 +276,7 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
         },
       },
       async (request, reply) => {
-        const user = await accounts.moveUser(
+        const user = await of(request).accounts.moveUser(
           callerOf(request),
           request.params.account_id,
           request.body.user_id,
@@ -290,12 +300,12 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
         },
       },
       async (request, reply) => {
-        const { id: accountId } = await accounts.getAccount(request.params.account_id)
+        const { id: accountId } = await of(request).accounts.getAccount(request.params.account_id)
         const filters = { ...userFilters(request.query), accountId }
         return sendPage(
           request,
           reply,
-          await users.listUsers(filters, pageRequestOf(request.query)),
+          await of(request).users.listUsers(filters, pageRequestOf(request.query)),
           presentUser,
         )
       },
@@ -315,7 +325,10 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
         },
       },
       async (request, reply) => {
-        const page = await accounts.listMembers(request.params.account_id, pageRequestOf(request.query))
+        const page = await of(request).accounts.listMembers(
+          request.params.account_id,
+          pageRequestOf(request.query),
+        )
         return sendPage(request, reply, page, presentMember)
       },
     )
@@ -334,7 +347,7 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
       },
       async (request, reply) => {
         const { account_id, user_id } = request.params
-        await accounts.addMember(callerOf(request), account_id, user_id)
+        await of(request).accounts.addMember(callerOf(request), account_id, user_id)
         return reply.code(204).send(null)
       },
     )
@@ -357,7 +370,7 @@ export function accountsRoutes({ accounts, users }: Dependencies): FastifyPlugin
       },
       async (request, reply) => {
         const { account_id, user_id } = request.params
-        await accounts.removeMember(callerOf(request), account_id, user_id)
+        await of(request).accounts.removeMember(callerOf(request), account_id, user_id)
         return reply.code(204).send(null)
       },
     )

@@ -1,9 +1,8 @@
 import type { AuditRepository } from '../audit/repository.ts'
-import { type Database, DEFAULT_ENVIRONMENT, type Tx, transact } from '../db/client.ts'
+import { type Database, type Tx, transact } from '../db/client.ts'
 import type { Page, PageRequest } from '../db/paging.ts'
 import { AppError, fail } from '../errors.ts'
 import { isUuid, newId } from '../ids.ts'
-import { raisePolicyVersion } from '../policy/versions.ts'
 import type { Caller } from '../principal.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
 import type { RolesService } from '../roles/service.ts'
@@ -41,7 +40,6 @@ export function createAccountsService({ database, accounts, users, roles, audit 
       const key = input.key ?? keyFromName(input.name)
       return await transact(db, async (tx) => {
         const id = await this.insertAccount(caller, { ...input, key }, tx)
-        await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
         return (await accounts.findAccount(id, tx)) ?? fail('account_not_found')
       })
     },
@@ -91,7 +89,6 @@ export function createAccountsService({ database, accounts, users, roles, audit 
           tx,
         )
         if (toggled && !changes.isActive) await roles.assertSuperAdminStays(tx)
-        else await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
         return (await accounts.findAccount(id, tx)) ?? fail('account_not_found')
       })
     },
@@ -114,7 +111,6 @@ export function createAccountsService({ database, accounts, users, roles, audit 
           },
           tx,
         )
-        await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
       })
     },
 
@@ -172,7 +168,6 @@ export function createAccountsService({ database, accounts, users, roles, audit 
           { action: 'member.added', caller, target: { type: 'user', id: userId }, accountId },
           tx,
         )
-        await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
       })
     },
 
@@ -191,7 +186,6 @@ export function createAccountsService({ database, accounts, users, roles, audit 
           { action: 'member.removed', caller, target: { type: 'user', id: userId }, accountId },
           tx,
         )
-        await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
       })
     },
 

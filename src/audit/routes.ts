@@ -1,4 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { pageRequestOf, sendPage } from '../http/paging.ts'
 import { problem, ref } from '../http/schemas.ts'
@@ -7,7 +8,8 @@ import type { Services } from '../services.ts'
 import { AuditEventSchema, auditFilters, ListAuditEventsQuery, presentAuditEvent } from './schemas.ts'
 
 /** The audit trail: everywhere for those who may read it everywhere, else of the own account. */
-export function auditRoutes({ audit }: Pick<Services, 'audit'>): FastifyPluginAsyncTypebox {
+export function auditRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPluginAsyncTypebox {
+  const of = (request: FastifyRequest) => modelOf(request.environmentId)
   return async (app) => {
     app.get(
       '/audit-events',
@@ -34,7 +36,7 @@ export function auditRoutes({ audit }: Pick<Services, 'audit'>): FastifyPluginAs
         const { principal } = request
         const spansAccounts = principal?.scopes.has(anywhere('postern.audit:read')) ?? false
         const own = spansAccounts || !principal?.accountId ? {} : { accountId: principal.accountId }
-        const page = await audit.listEvents(
+        const page = await of(request).audit.listEvents(
           { ...auditFilters(request.query), ...own },
           pageRequestOf(request.query),
         )

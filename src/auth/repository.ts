@@ -43,9 +43,10 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
         from role_permissions
         join actions on actions.id = role_permissions.action_id
         join resources on resources.id = actions.resource_id
-        where role_permissions.role_id = roles.id), '[]')))
+        where role_permissions.role_id in (select role_and_ancestors(roles.id))), '[]')))
     from role_assignments join roles on roles.id = role_assignments.role_id
-    where role_assignments.user_id = users.id), '[]')`
+    where role_assignments.user_id = users.id and role_assignments.resource_instance_id is null
+      and coalesce(role_assignments.expires_at > now(), true)), '[]')`
 
   const signInColumns = {
     id: users.id,

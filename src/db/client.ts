@@ -64,6 +64,13 @@ export function createDatabase(
 
 const TRIES = 4
 
+const commitListeners = new WeakMap<Db, () => Promise<void>>()
+
+/** Has `listener` run after each transaction of `transact` on this pool, before its caller goes on. It must not throw. */
+export function afterCommit(db: Db, listener: () => Promise<void>): void {
+  commitListeners.set(db, listener)
+}
+
 /**
  * Runs `work` in a transaction, again from its start when Postgres ended it because two transactions got in each
  * other's way (deadlock, serialization failure). `work` must therefore do nothing but statements on `tx`.
@@ -71,7 +78,9 @@ const TRIES = 4
 export async function transact<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await transactOnce(db, work)
+      const result = await transactOnce(db, work)
+      await commitListeners.get(db)?.()
+      return result
     } catch (error) {
       if (attempt === TRIES || !isConcurrencyFailure(error)) throw error
     }

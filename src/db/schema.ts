@@ -3,6 +3,7 @@ import {
   bigint,
   boolean,
   check,
+  customType,
   foreignKey,
   index,
   integer,
@@ -28,7 +29,37 @@ const timestamptz = () => timestamp({ withTimezone: true, precision: 3 })
 const createdAt = () => timestamptz().notNull().defaultNow()
 const isIn = (column: PgColumn, values: readonly string[]) =>
   sql`${column} in (${sql.raw(values.map((value) => `'${value}'`).join(', '))})`
+/** The pattern of the keys that applications give. */
+const isKey = (column: PgColumn) => sql`${column} ~ '^[A-Za-z0-9_-]+$'`
+const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' })
 type Json = Record<string, unknown>
+
+/** What environments are grouped by. `default` exists from the first migration on. */
+export const projects = pgTable(
+  'projects',
+  {
+    id: uuid().primaryKey(),
+    key: text().notNull(),
+    name: text().notNull(),
+    description: text(),
+    createdAt: createdAt(),
+    updatedAt: createdAt(),
+  },
+  (t) => [unique('projects_key_key').on(t.key), check('projects_key_check', isKey(t.key))],
+)
+
+/** The types that an attribute may be declared with. */
+export const ATTRIBUTE_TYPES = [
+  'bool',
+  'number',
+  'string',
+  'time',
+  'array',
+  'json',
+  'object',
+  'object_array',
+] as const
+export type AttributeType = (typeof ATTRIBUTE_TYPES)[number]
 
 /** A policy namespace of a project. `default` of `default` exists from the first migration on. */
 export const environments = pgTable(
@@ -38,12 +69,22 @@ export const environments = pgTable(
     project: text().notNull(),
     key: text().notNull(),
     name: text().notNull(),
+    description: text(),
     createdAt: createdAt(),
+    updatedAt: createdAt(),
   },
-  (t) => [unique('environments_project_key_key').on(t.project, t.key)],
+  (t) => [
+    unique('environments_project_key_key').on(t.project, t.key),
+    check('environments_key_check', isKey(t.key)),
+    foreignKey({
+      name: 'environments_project_fkey',
+      columns: [t.project],
+      foreignColumns: [projects.key],
+    }).onUpdate('cascade'),
+  ],
 )
 
-/** One counter per environment, raised as the last statement of each policy or fact transaction. */
+/** One counter per environment, raised by a trigger at the end of each transaction that changes policy or facts. */
 export const policyVersions = pgTable('policy_versions', {
   environmentId: uuid()
     .primaryKey()
@@ -51,13 +92,37 @@ export const policyVersions = pgTable('policy_versions', {
   version: bigint({ mode: 'number' }).notNull().default(1),
 })
 
+/**
+ * What changed with which version, so that caches forget that and no more. Written by triggers on every table that a
+ * decision reads; pruned after some minutes. Without a foreign key, because deleting an environment writes rows too.
+ */
+export const policyChanges = pgTable(
+  'policy_changes',
+  {
+    id: bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
+    environmentId: uuid().notNull(),
+    /** Null until the transaction ends. */
+    version: bigint({ mode: 'number' }),
+    transactionId: xid8().notNull().default(sql`pg_current_xact_id()`),
+    kind: text().$type<'policy' | 'user' | 'account' | 'instance' | 'api_key' | 'everything'>().notNull(),
+    /** Ids and keys of what changed. */
+    refs: text().array().notNull(),
+    createdAt: createdAt(),
+  },
+  (t) => [
+    index('policy_changes_version_idx').on(t.environmentId, t.version),
+    index('policy_changes_unsealed_idx').on(t.transactionId).where(sql`version is null`),
+    index('policy_changes_created_at_idx').on(t.createdAt),
+  ],
+)
+
 export const accounts = pgTable(
   'accounts',
   {
     id: uuid().primaryKey(),
     environmentId: uuid()
       .notNull()
-      .references(() => environments.id),
+      .references(() => environments.id, { onDelete: 'cascade' }),
     key: text().notNull(),
     name: text().notNull(),
     description: text(),
@@ -88,7 +153,7 @@ export const users = pgTable(
     id: uuid().primaryKey(),
     environmentId: uuid()
       .notNull()
-      .references(() => environments.id),
+      .references(() => environments.id, { onDelete: 'cascade' }),
     key: text().notNull(),
     email: text(),
     emailNormalized: text(),
@@ -187,6 +252,7 @@ export const resources = pgTable(
     key: text().notNull(),
     name: text().notNull(),
     description: text(),
+    urn: text(),
     isBuiltin: boolean().notNull().default(false),
     createdAt: createdAt(),
     updatedAt: createdAt(),
@@ -207,11 +273,14 @@ export const actions = pgTable(
     key: text().notNull(),
     name: text().notNull(),
     description: text(),
+    attributes: jsonb().$type<Json>(),
     createdAt: createdAt(),
+    updatedAt: createdAt(),
   },
   (t) => [
     unique('actions_environment_id_id_key').on(t.environmentId, t.id),
     unique('actions_key_key').on(t.resourceId, t.key),
+    unique('actions_resource_id_id_key').on(t.resourceId, t.id),
     check('actions_key_check', sql`${t.key} ~ '^[A-Za-z0-9_-]+$'`),
     foreignKey({
       name: 'actions_resource_id_fkey',
@@ -221,6 +290,115 @@ export const actions = pgTable(
   ],
 )
 
+/** Attributes that an application declares for a resource, or, with `resource_id` null, for its users. */
+export const attributeDefinitions = pgTable(
+  'attribute_definitions',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid()
+      .notNull()
+      .references(() => environments.id, { onDelete: 'cascade' }),
+    resourceId: uuid(),
+    key: text().notNull(),
+    type: text().$type<AttributeType>().notNull(),
+    description: text(),
+    createdAt: createdAt(),
+    updatedAt: createdAt(),
+  },
+  (t) => [
+    unique('attribute_definitions_key_key').on(t.environmentId, t.resourceId, t.key).nullsNotDistinct(),
+    check('attribute_definitions_key_check', isKey(t.key)),
+    check('attribute_definitions_type_check', isIn(t.type, ATTRIBUTE_TYPES)),
+    foreignKey({
+      name: 'attribute_definitions_resource_id_fkey',
+      columns: [t.environmentId, t.resourceId],
+      foreignColumns: [resources.environmentId, resources.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** Actions of a resource under one name. */
+export const actionGroups = pgTable(
+  'action_groups',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    resourceId: uuid().notNull(),
+    key: text().notNull(),
+    name: text().notNull(),
+    description: text(),
+    attributes: jsonb().$type<Json>(),
+    createdAt: createdAt(),
+    updatedAt: createdAt(),
+  },
+  (t) => [
+    unique('action_groups_key_key').on(t.resourceId, t.key),
+    unique('action_groups_resource_id_id_key').on(t.resourceId, t.id),
+    check('action_groups_key_check', isKey(t.key)),
+    foreignKey({
+      name: 'action_groups_resource_id_fkey',
+      columns: [t.environmentId, t.resourceId],
+      foreignColumns: [resources.environmentId, resources.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+export const actionGroupActions = pgTable(
+  'action_group_actions',
+  {
+    resourceId: uuid().notNull(),
+    groupId: uuid().notNull(),
+    actionId: uuid().notNull(),
+  },
+  (t) => [
+    primaryKey({ name: 'action_group_actions_pkey', columns: [t.groupId, t.actionId] }),
+    index('action_group_actions_action_id_idx').on(t.actionId),
+    foreignKey({
+      name: 'action_group_actions_group_id_fkey',
+      columns: [t.resourceId, t.groupId],
+      foreignColumns: [actionGroups.resourceId, actionGroups.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'action_group_actions_action_id_fkey',
+      columns: [t.resourceId, t.actionId],
+      foreignColumns: [actions.resourceId, actions.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** A relation that instances of a resource (the objects) may have to instances of another (the subjects). */
+export const relations = pgTable(
+  'relations',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    resourceId: uuid().notNull(),
+    subjectResourceId: uuid().notNull(),
+    key: text().notNull(),
+    name: text().notNull(),
+    description: text(),
+    createdAt: createdAt(),
+    updatedAt: createdAt(),
+  },
+  (t) => [
+    unique('relations_key_key').on(t.resourceId, t.key),
+    unique('relations_environment_id_id_key').on(t.environmentId, t.id),
+    index('relations_subject_resource_id_idx').on(t.subjectResourceId),
+    check('relations_key_check', isKey(t.key)),
+    foreignKey({
+      name: 'relations_resource_id_fkey',
+      columns: [t.environmentId, t.resourceId],
+      foreignColumns: [resources.environmentId, resources.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'relations_subject_resource_id_fkey',
+      columns: [t.environmentId, t.subjectResourceId],
+      foreignColumns: [resources.environmentId, resources.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** A role held in an account or everywhere; with `resource_id`, one held on instances of that resource. */
 export const roles = pgTable(
   'roles',
   {
@@ -233,6 +411,9 @@ export const roles = pgTable(
     name: text().notNull(),
     description: text(),
     defaultReach: text().$type<'account' | 'any'>().notNull().default('account'),
+    attributes: jsonb().$type<Json>(),
+    /** No derivation gives this role to somebody who has any role directly on the object. */
+    noDirectRolesOnObject: boolean().notNull().default(false),
     isBuiltin: boolean().notNull().default(false),
     revision: integer().notNull().default(1),
     createdAt: createdAt(),
@@ -274,7 +455,252 @@ export const rolePermissions = pgTable(
   ],
 )
 
-/** A role held in an account, or in every account (`account_id` null). At most one per user is the primary one. */
+/** A role has the permissions of its parents too. */
+export const roleParents = pgTable(
+  'role_parents',
+  {
+    environmentId: uuid().notNull(),
+    roleId: uuid().notNull(),
+    parentId: uuid().notNull(),
+  },
+  (t) => [
+    primaryKey({ name: 'role_parents_pkey', columns: [t.roleId, t.parentId] }),
+    index('role_parents_parent_id_idx').on(t.parentId),
+    check('role_parents_check', sql`${t.roleId} <> ${t.parentId}`),
+    foreignKey({
+      name: 'role_parents_role_id_fkey',
+      columns: [t.environmentId, t.roleId],
+      foreignColumns: [roles.environmentId, roles.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'role_parents_parent_id_fkey',
+      columns: [t.environmentId, t.parentId],
+      foreignColumns: [roles.environmentId, roles.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** Whoever holds `source_role` on a subject that an object names by the relation holds `role` on the object. */
+export const roleDerivations = pgTable(
+  'role_derivations',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    roleId: uuid().notNull(),
+    sourceRoleId: uuid().notNull(),
+    relationId: uuid().notNull(),
+    noDirectRolesOnObject: boolean().notNull().default(false),
+    createdAt: createdAt(),
+  },
+  (t) => [
+    unique('role_derivations_key').on(t.roleId, t.sourceRoleId, t.relationId),
+    index('role_derivations_source_role_id_idx').on(t.sourceRoleId),
+    index('role_derivations_relation_id_idx').on(t.relationId),
+    foreignKey({
+      name: 'role_derivations_role_id_fkey',
+      columns: [t.environmentId, t.roleId],
+      foreignColumns: [roles.environmentId, roles.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'role_derivations_source_role_id_fkey',
+      columns: [t.environmentId, t.sourceRoleId],
+      foreignColumns: [roles.environmentId, roles.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'role_derivations_relation_id_fkey',
+      columns: [t.environmentId, t.relationId],
+      foreignColumns: [relations.environmentId, relations.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** A thing of the application that roles, relationships and attribute rules know by name. It belongs to one account. */
+export const resourceInstances = pgTable(
+  'resource_instances',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    accountId: uuid().notNull(),
+    resourceId: uuid().notNull(),
+    key: text().notNull(),
+    attributes: jsonb().$type<Json>(),
+    createdAt: createdAt(),
+    updatedAt: createdAt(),
+  },
+  (t) => [
+    unique('resource_instances_key_key').on(t.resourceId, t.key),
+    unique('resource_instances_account_id_id_key').on(t.environmentId, t.accountId, t.id),
+    index('resource_instances_list_idx').on(t.environmentId, t.id),
+    index('resource_instances_account_id_idx').on(t.environmentId, t.accountId, t.resourceId, t.key),
+    check('resource_instances_key_check', sql`${t.key} <> '' and length(${t.key}) <= 512`),
+    foreignKey({
+      name: 'resource_instances_account_id_fkey',
+      columns: [t.environmentId, t.accountId],
+      foreignColumns: [accounts.environmentId, accounts.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'resource_instances_resource_id_fkey',
+      columns: [t.environmentId, t.resourceId],
+      foreignColumns: [resources.environmentId, resources.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** `subject` is in `relation` to `object`. Both belong to the tuple's account. */
+export const relationshipTuples = pgTable(
+  'relationship_tuples',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    accountId: uuid().notNull(),
+    subjectId: uuid().notNull(),
+    relationId: uuid().notNull(),
+    objectId: uuid().notNull(),
+    createdAt: createdAt(),
+  },
+  (t) => [
+    unique('relationship_tuples_key').on(t.objectId, t.relationId, t.subjectId),
+    index('relationship_tuples_subject_id_idx').on(t.subjectId, t.relationId),
+    index('relationship_tuples_relation_id_idx').on(t.relationId),
+    index('relationship_tuples_list_idx').on(t.environmentId, t.id),
+    index('relationship_tuples_account_id_idx').on(t.accountId, t.id),
+    foreignKey({
+      name: 'relationship_tuples_subject_id_fkey',
+      columns: [t.environmentId, t.accountId, t.subjectId],
+      foreignColumns: [resourceInstances.environmentId, resourceInstances.accountId, resourceInstances.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'relationship_tuples_object_id_fkey',
+      columns: [t.environmentId, t.accountId, t.objectId],
+      foreignColumns: [resourceInstances.environmentId, resourceInstances.accountId, resourceInstances.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'relationship_tuples_relation_id_fkey',
+      columns: [t.environmentId, t.relationId],
+      foreignColumns: [relations.environmentId, relations.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** Users, or instances of one resource, described by conditions on their attributes. */
+export const conditionSets = pgTable(
+  'condition_sets',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid()
+      .notNull()
+      .references(() => environments.id, { onDelete: 'cascade' }),
+    type: text().$type<'userset' | 'resourceset'>().notNull(),
+    resourceId: uuid(),
+    key: text().notNull(),
+    name: text().notNull(),
+    description: text(),
+    conditions: jsonb().$type<Json>().notNull(),
+    parentId: uuid(),
+    createdAt: createdAt(),
+    updatedAt: createdAt(),
+  },
+  (t) => [
+    unique('condition_sets_key_key').on(t.environmentId, t.key),
+    unique('condition_sets_environment_id_id_key').on(t.environmentId, t.id),
+    index('condition_sets_resource_id_idx').on(t.resourceId),
+    index('condition_sets_parent_id_idx').on(t.parentId),
+    check('condition_sets_key_check', isKey(t.key)),
+    check('condition_sets_type_check', isIn(t.type, ['userset', 'resourceset'])),
+    check('condition_sets_resource_check', sql`(${t.type} = 'resourceset') = (${t.resourceId} is not null)`),
+    foreignKey({
+      name: 'condition_sets_resource_id_fkey',
+      columns: [t.environmentId, t.resourceId],
+      foreignColumns: [resources.environmentId, resources.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'condition_sets_parent_id_fkey',
+      columns: [t.environmentId, t.parentId],
+      foreignColumns: [t.environmentId, t.id],
+    }),
+  ],
+)
+
+/** Whom a rule allows what: a user set or a role; a resource set or a whole resource. */
+export const setRules = pgTable(
+  'set_rules',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    userSetId: uuid(),
+    roleId: uuid(),
+    actionId: uuid().notNull(),
+    resourceSetId: uuid(),
+    resourceId: uuid(),
+    createdAt: createdAt(),
+  },
+  (t) => [
+    unique('set_rules_key')
+      .on(t.actionId, t.userSetId, t.roleId, t.resourceSetId, t.resourceId)
+      .nullsNotDistinct(),
+    index('set_rules_list_idx').on(t.environmentId, t.id),
+    index('set_rules_user_set_id_idx').on(t.userSetId),
+    index('set_rules_role_id_idx').on(t.roleId),
+    index('set_rules_resource_set_id_idx').on(t.resourceSetId),
+    index('set_rules_resource_id_idx').on(t.resourceId),
+    check('set_rules_users_check', sql`num_nonnulls(${t.userSetId}, ${t.roleId}) = 1`),
+    check('set_rules_resources_check', sql`num_nonnulls(${t.resourceSetId}, ${t.resourceId}) = 1`),
+    foreignKey({
+      name: 'set_rules_user_set_id_fkey',
+      columns: [t.environmentId, t.userSetId],
+      foreignColumns: [conditionSets.environmentId, conditionSets.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'set_rules_role_id_fkey',
+      columns: [t.environmentId, t.roleId],
+      foreignColumns: [roles.environmentId, roles.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'set_rules_action_id_fkey',
+      columns: [t.environmentId, t.actionId],
+      foreignColumns: [actions.environmentId, actions.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'set_rules_resource_set_id_fkey',
+      columns: [t.environmentId, t.resourceSetId],
+      foreignColumns: [conditionSets.environmentId, conditionSets.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'set_rules_resource_id_fkey',
+      columns: [t.environmentId, t.resourceId],
+      foreignColumns: [resources.environmentId, resources.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** Decisions that were made, when the operator asks for a record of them. */
+export const decisionLog = pgTable(
+  'decision_log',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid()
+      .notNull()
+      .references(() => environments.id, { onDelete: 'cascade' }),
+    decidedAt: createdAt(),
+    userKey: text().notNull(),
+    action: text().notNull(),
+    resource: text().notNull(),
+    tenant: text(),
+    isAllowed: boolean().notNull(),
+    reason: text().notNull(),
+    requestId: text(),
+  },
+  (t) => [
+    index('decision_log_list_idx').on(t.environmentId, t.id),
+    index('decision_log_user_key_idx').on(t.environmentId, t.userKey, t.id),
+    index('decision_log_decided_at_idx').on(t.decidedAt),
+  ],
+)
+
+/**
+ * A role held in an account, in every account (`account_id` null), or on an instance of a resource. At most one per
+ * user is the primary one.
+ */
 export const roleAssignments = pgTable(
   'role_assignments',
   {
@@ -283,11 +709,28 @@ export const roleAssignments = pgTable(
     userId: uuid().notNull(),
     roleId: uuid().notNull(),
     accountId: uuid(),
+    /** With it, `account_id` is the account of the instance. */
+    resourceInstanceId: uuid(),
     isPrimary: boolean().notNull().default(false),
+    expiresAt: timestamptz(),
     createdAt: createdAt(),
   },
   (t) => [
-    unique('role_assignments_key').on(t.userId, t.roleId, t.accountId).nullsNotDistinct(),
+    unique('role_assignments_key')
+      .on(t.userId, t.roleId, t.accountId, t.resourceInstanceId)
+      .nullsNotDistinct(),
+    index('role_assignments_resource_instance_id_idx').on(t.resourceInstanceId),
+    index('role_assignments_list_idx').on(t.environmentId, t.id),
+    index('role_assignments_expires_at_idx').on(t.expiresAt).where(sql`expires_at is not null`),
+    check(
+      'role_assignments_instance_check',
+      sql`${t.resourceInstanceId} is null or (${t.accountId} is not null and not ${t.isPrimary})`,
+    ),
+    foreignKey({
+      name: 'role_assignments_resource_instance_id_fkey',
+      columns: [t.environmentId, t.accountId, t.resourceInstanceId],
+      foreignColumns: [resourceInstances.environmentId, resourceInstances.accountId, resourceInstances.id],
+    }).onDelete('cascade'),
     uniqueIndex('role_assignments_primary_key').on(t.userId).where(sql`is_primary`),
     index('role_assignments_role_id_idx').on(t.roleId),
     index('role_assignments_account_id_idx').on(t.accountId),
@@ -409,14 +852,15 @@ export const loginAttempts = pgTable(
   ],
 )
 
-/** The audit trail: ids and a salted commitment; what is personal lies in `audit_personal_data`. */
+/**
+ * The audit trail: ids and a salted commitment; what is personal lies in `audit_personal_data`. It outlives the
+ * environment that it is about.
+ */
 export const auditEvents = pgTable(
   'audit_events',
   {
     id: uuid().primaryKey(),
-    environmentId: uuid()
-      .notNull()
-      .references(() => environments.id),
+    environmentId: uuid().notNull(),
     occurredAt: createdAt(),
     action: text().notNull(),
     outcome: text().$type<'success' | 'refused'>().notNull(),

@@ -3,6 +3,7 @@ import { TokenError } from 'fast-jwt'
 import type { FastifyRequest } from 'fastify'
 import plugin from 'fastify-plugin'
 import { ACCESS_TOKEN_TYPE, type AccessTokenClaims } from '../auth/tokens.ts'
+import { DEFAULT_ENVIRONMENT } from '../db/client.ts'
 import { AppError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import type { KeysService } from '../keys/service.ts'
@@ -15,6 +16,8 @@ declare module 'fastify' {
     principal: Principal | null
     /** The person behind a user's token, as stored now. */
     holder: Holder | null
+    /** The environment that the request is about. */
+    environmentId: string
   }
   interface FastifyInstance {
     authenticate(request: FastifyRequest): Promise<void>
@@ -55,6 +58,7 @@ export const authentication = plugin<Options>(
     })
     app.decorateRequest('principal', null)
     app.decorateRequest('holder', null)
+    app.decorateRequest('environmentId', DEFAULT_ENVIRONMENT)
     app.decorate('authenticate', async (request: FastifyRequest) => {
       const claims = await verified(() => app.jwt.verify<AccessTokenClaims>(bearerToken(request)))
       const holder = await findHolder(users, claims)

@@ -1,17 +1,15 @@
-import { eq, sql } from 'drizzle-orm'
+import { eq } from 'drizzle-orm'
 import type { Tx } from '../db/client.ts'
 import { policyVersions } from '../db/schema.ts'
 
 /**
- * Raises the version of the environment's policy and facts. The last statement of each transaction that writes
- * either, so that commit order is version order; a trigger tells the other processes.
+ * Holds the environment's policy version until the transaction ends: of two transactions that do so, the second
+ * sees what the first has left. Raising the version is the business of triggers.
  */
-export async function raisePolicyVersion(environmentId: string, tx: Tx): Promise<number> {
-  const [row] = await tx
-    .update(policyVersions)
-    .set({ version: sql`${policyVersions.version} + 1` })
+export async function lockPolicyVersion(environmentId: string, tx: Tx): Promise<void> {
+  await tx
+    .select({ version: policyVersions.version })
+    .from(policyVersions)
     .where(eq(policyVersions.environmentId, environmentId))
-    .returning({ version: policyVersions.version })
-  if (!row) throw new Error(`environment ${environmentId} has no policy version`)
-  return row.version
+    .for('update')
 }

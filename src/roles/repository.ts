@@ -180,13 +180,17 @@ export function createRolesRepository({ db }: Database, environmentId = DEFAULT_
         .onConflictDoNothing()
     },
 
-    /** The live users who hold the role, in any account. */
-    async listHolderIds(roleId: string, tx: Tx): Promise<string[]> {
+    /** The live users who hold the role itself, or one that has its permissions, in any account. */
+    async listHolderIds(roleId: string, tx: Tx, which: 'itself' | 'heirs' = 'itself'): Promise<string[]> {
       const held = await tx
         .selectDistinct({ userId: roleAssignments.userId })
         .from(roleAssignments)
         .innerJoin(users, and(eq(users.id, roleAssignments.userId), isNull(users.deletedAt)))
-        .where(eq(roleAssignments.roleId, roleId))
+        .where(
+          which === 'itself'
+            ? eq(roleAssignments.roleId, roleId)
+            : sql`${roleAssignments.roleId} in (select role_and_descendants(${roleId}))`,
+        )
         .orderBy(asc(roleAssignments.userId))
       return held.map((row) => row.userId)
     },

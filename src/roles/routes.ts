@@ -33,21 +33,22 @@ import {
   UserRoleSchema,
 } from './schemas.ts'
 
-type Dependencies = Pick<Services, 'roles' | 'users'>
+type Dependencies = Pick<Services, 'modelOf'>
 
 /** Roles, the primary role of a user, and further roles in further accounts. */
-export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncTypebox {
+export function rolesRoutes({ modelOf }: Dependencies): FastifyPluginAsyncTypebox {
+  const of = (request: FastifyRequest) => modelOf(request.environmentId)
   const userIdOf = (request: FastifyRequest): string =>
     (request.params as { user_id?: string }).user_id ?? (request.body as { user_id: string }).user_id
 
   const assignPrimary: Access = {
     permission: 'postern.roles:assign',
-    accounts: async (request) => await users.homeAccountOf(userIdOf(request)),
+    accounts: async (request) => await of(request).users.homeAccountOf(userIdOf(request)),
     otherwise: 'user_not_found',
   }
   const assignFurther: Access = {
     permission: 'postern.roles:assign',
-    accounts: async (request) => await users.accountsOf(userIdOf(request)),
+    accounts: async (request) => await of(request).users.accountsOf(userIdOf(request)),
     otherwise: 'user_not_found',
   }
 
@@ -66,7 +67,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
       },
       async (request, reply) => {
         const { key } = request.query
-        const page = await roles.listRoles(
+        const page = await of(request).roles.listRoles(
           { ...(key !== undefined && { key }) },
           pageRequestOf(request.query),
         )
@@ -87,7 +88,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
         },
       },
       async (request, reply) => {
-        const role = await roles.createRole(callerOf(request), newRole(request.body))
+        const role = await of(request).roles.createRole(callerOf(request), newRole(request.body))
         setEtag(reply, role)
         return reply.code(201).header('location', `/api/v1/roles/${role.id}`).send(presentRole(role))
       },
@@ -106,7 +107,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
         },
       },
       async (request, reply) => {
-        const role = await roles.getRole(request.params.role_id)
+        const role = await of(request).roles.getRole(request.params.role_id)
         setEtag(reply, role)
         return presentRole(role)
       },
@@ -133,7 +134,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
           },
         },
         async (request, reply) => {
-          const role = await roles.updateRole(
+          const role = await of(request).roles.updateRole(
             callerOf(request),
             request.params.role_id,
             roleFields(request.body),
@@ -164,7 +165,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
         },
       },
       async (request, reply) => {
-        await roles.deleteRole(callerOf(request), request.params.role_id, ifMatchOf(request))
+        await of(request).roles.deleteRole(callerOf(request), request.params.role_id, ifMatchOf(request))
         return reply.code(204).send(null)
       },
     )
@@ -187,7 +188,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
       },
       async (request, reply) => {
         const { user_id, role_id } = request.body
-        const assignment = await roles.assignPrimary(callerOf(request), user_id, role_id)
+        const assignment = await of(request).roles.assignPrimary(callerOf(request), user_id, role_id)
         return reply
           .code(201)
           .header('location', `/api/v1/user-roles/${user_id}`)
@@ -201,7 +202,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
         config: {
           access: {
             permission: 'postern.users:read',
-            accounts: async (request) => await users.accountsOf(userIdOf(request)),
+            accounts: async (request) => await of(request).users.accountsOf(userIdOf(request)),
             otherwise: 'user_not_found',
           },
         },
@@ -213,7 +214,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
           response: { 200: ref(UserRoleSchema), 404: problem('No such user, or no role assigned') },
         },
       },
-      async (request) => presentUserRole(await roles.getPrimary(request.params.user_id)),
+      async (request) => presentUserRole(await of(request).roles.getPrimary(request.params.user_id)),
     )
 
     for (const method of ['put', 'patch'] as const) {
@@ -236,7 +237,9 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
         },
         async (request) => {
           const { user_id } = request.params
-          return presentUserRole(await roles.changePrimary(callerOf(request), user_id, request.body.role_id))
+          return presentUserRole(
+            await of(request).roles.changePrimary(callerOf(request), user_id, request.body.role_id),
+          )
         },
       )
     }
@@ -258,7 +261,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
         },
       },
       async (request, reply) => {
-        await roles.removePrimary(callerOf(request), request.params.user_id)
+        await of(request).roles.removePrimary(callerOf(request), request.params.user_id)
         return reply.code(204).send(null)
       },
     )
@@ -269,7 +272,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
         config: {
           access: {
             permission: 'postern.users:read',
-            accounts: async (request) => await users.accountsOf(userIdOf(request)),
+            accounts: async (request) => await of(request).users.accountsOf(userIdOf(request)),
             otherwise: 'user_not_found',
           },
         },
@@ -283,7 +286,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
       },
       async (request) => {
         const { principal } = callerOf(request)
-        const held = await roles.listAssignments(request.params.user_id)
+        const held = await of(request).roles.listAssignments(request.params.user_id)
         // What somebody holds in other accounts is those accounts' business.
         return held
           .filter(
@@ -313,7 +316,12 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
       async (request, reply) => {
         const { user_id } = request.params
         const { role_id, account_id } = request.body
-        const assignment = await roles.assignFurther(callerOf(request), user_id, role_id, account_id)
+        const assignment = await of(request).roles.assignFurther(
+          callerOf(request),
+          user_id,
+          role_id,
+          account_id,
+        )
         return reply
           .code(201)
           .header('location', `/api/v1/users/${user_id}/roles/${assignment.id}`)
@@ -339,7 +347,7 @@ export function rolesRoutes({ roles, users }: Dependencies): FastifyPluginAsyncT
       },
       async (request, reply) => {
         const { user_id, assignment_id } = request.params
-        await roles.removeAssignment(callerOf(request), user_id, assignment_id)
+        await of(request).roles.removeAssignment(callerOf(request), user_id, assignment_id)
         return reply.code(204).send(null)
       },
     )

@@ -1,9 +1,9 @@
 import type { AuditRepository } from '../audit/repository.ts'
-import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx, transact } from '../db/client.ts'
+import { type Database, type Executor, type Tx, transact } from '../db/client.ts'
 import { AppError, fail } from '../errors.ts'
 import { newId } from '../ids.ts'
 import { APPLICATION_KEY, covers, coversPerson, holdsIn, type Reach, SUPER_ADMIN } from '../permissions.ts'
-import { raisePolicyVersion } from '../policy/versions.ts'
+import { lockPolicyVersion } from '../policy/versions.ts'
 import type { Caller } from '../principal.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
 import type { UsersRepository } from '../users/repository.ts'
@@ -28,13 +28,21 @@ export type RolesService = ReturnType<typeof createRolesService>
 
 type Dependencies = {
   database: Database
+  environmentId: string
   roles: RolesRepository
   users: UsersRepository
   audit: AuditRepository
   addMember: (accountId: string, userId: string, tx: Tx) => Promise<void>
 }
 
-export function createRolesService({ database, roles, users, audit, addMember }: Dependencies) {
+export function createRolesService({
+  database,
+  environmentId,
+  roles,
+  users,
+  audit,
+  addMember,
+}: Dependencies) {
   const { db } = database
   return {
     /** @throws AppError role_not_found */
@@ -61,7 +69,6 @@ export function createRolesService({ database, roles, users, audit, addMember }:
           },
           tx,
         )
-        await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
         return (await roles.findRole(id, tx)) ?? fail('role_not_found')
       })
     },
@@ -80,7 +87,7 @@ export function createRolesService({ database, roles, users, audit, addMember }:
         await roles.updateRole(id, fields, tx)
         if (permissions) await roles.replacePermissions(id, permissions, tx)
         if (permissions && role.permissions.some((held) => !permissions.includes(held))) {
-          await users.raiseTokenVersions(await roles.listHolderIds(id, tx), tx)
+          await users.raiseTokenVersions(await roles.listHolderIds(id, tx, 'heirs'), tx)
         }
         await audit.append(
           {
@@ -95,7 +102,6 @@ export function createRolesService({ database, roles, users, audit, addMember }:
           },
           tx,
         )
-        await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
         return (await roles.findRole(id, tx)) ?? fail('role_not_found')
       })
     },
@@ -112,7 +118,6 @@ export function createRolesService({ database, roles, users, audit, addMember }:
           { action: 'role.deleted', caller, target: { type: 'role', id }, details: { key: role.key } },
           tx,
         )
-        await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
       })
     },
 
@@ -211,7 +216,6 @@ export function createRolesService({ database, roles, users, audit, addMember }:
         assignmentEvent('role.assigned', caller, user.id, role.key, heldIn, user.accountId),
         tx,
       )
-      await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
       return (await roles.findAssignment(user.id, id, tx)) ?? fail('assignment_not_found')
     },
 
@@ -225,7 +229,6 @@ export function createRolesService({ database, roles, users, audit, addMember }:
         assignmentEvent('role.unassigned', caller, held.userId, role.key, held.accountId, homeAccountId),
         tx,
       )
-      await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
     },
 
     /**
@@ -258,14 +261,14 @@ export function createRolesService({ database, roles, users, audit, addMember }:
 
     /**
      * To be called after the change and before the commit of everything that can take a super admin away. It
-     * raises the policy version, whose row lock lets such transactions through one at a time: the second counts
-     * what the first has left.
+     * locks the policy version, which lets such transactions through one at a time: the second counts what the
+     * first has left.
      * @param roleKeys the roles that the change took away; nothing is checked without SUPER_ADMIN among them
      * @throws AppError last_super_admin
      */
     async assertSuperAdminStays(tx: Tx, roleKeys?: readonly string[]): Promise<void> {
       if (roleKeys && !roleKeys.includes(SUPER_ADMIN)) return
-      await raisePolicyVersion(DEFAULT_ENVIRONMENT, tx)
+      await lockPolicyVersion(environmentId, tx)
       if ((await roles.countSuperAdmins(tx)) === 0) throw new AppError('last_super_admin')
     },
 

@@ -23,22 +23,29 @@ import {
   userFilters,
 } from './schemas.ts'
 
-type Dependencies = Pick<Services, 'users' | 'accounts' | 'auth' | 'config'>
+type Dependencies = Pick<Services, 'users' | 'accounts' | 'modelOf' | 'auth' | 'config'>
 
 const userIdOf = (request: FastifyRequest): string => (request.params as { user_id: string }).user_id
 
 /** People: administrators' management, self-service and registration. */
-export function usersRoutes({ users, accounts, auth, config }: Dependencies): FastifyPluginAsyncTypebox {
+export function usersRoutes({
+  users,
+  accounts,
+  modelOf,
+  auth,
+  config,
+}: Dependencies): FastifyPluginAsyncTypebox {
+  const of = (request: FastifyRequest) => modelOf(request.environmentId)
   /** Reads reach every account that the person is a member of; writes only the home account. */
   const anyUser = (permission: BuiltinPermission): Access => ({ permission })
   const member = (permission: BuiltinPermission): Access => ({
     permission,
-    accounts: async (request) => await users.accountsOf(userIdOf(request)),
+    accounts: async (request) => await of(request).users.accountsOf(userIdOf(request)),
     otherwise: 'user_not_found',
   })
   const resident = (permission: BuiltinPermission): Access => ({
     permission,
-    accounts: async (request) => await users.homeAccountOf(userIdOf(request)),
+    accounts: async (request) => await of(request).users.homeAccountOf(userIdOf(request)),
     otherwise: 'user_not_found',
   })
 
@@ -56,7 +63,10 @@ export function usersRoutes({ users, accounts, auth, config }: Dependencies): Fa
         },
       },
       async (request, reply) => {
-        const page = await users.listUsers(userFilters(request.query), pageRequestOf(request.query))
+        const page = await of(request).users.listUsers(
+          userFilters(request.query),
+          pageRequestOf(request.query),
+        )
         return sendPage(request, reply, page, presentUser)
       },
     )
@@ -79,7 +89,11 @@ export function usersRoutes({ users, accounts, auth, config }: Dependencies): Fa
       },
       async (request, reply) => {
         const { email, password, ...fields } = request.body
-        const user = await users.createUser(callerOf(request), { ...userFields(fields), email, password })
+        const user = await of(request).users.createUser(callerOf(request), {
+          ...userFields(fields),
+          email,
+          password,
+        })
         setEtag(reply, user)
         return reply.code(201).header('location', `/api/v1/users/${user.id}`).send(presentUser(user))
       },
@@ -212,7 +226,7 @@ export function usersRoutes({ users, accounts, auth, config }: Dependencies): Fa
         },
       },
       async (request, reply) => {
-        const user = await users.getUser(request.params.user_id)
+        const user = await of(request).users.getUser(request.params.user_id)
         setEtag(reply, user)
         return presentUser(user)
       },
@@ -241,7 +255,7 @@ export function usersRoutes({ users, accounts, auth, config }: Dependencies): Fa
       app[method]('/users/:user_id', updateUser(`${method}User`), async (request, reply) => {
         const { password, ...fields } = request.body
         const update = { ...userFields(fields), ...(password !== undefined && { password }) }
-        const user = await users.updateUser(
+        const user = await of(request).users.updateUser(
           callerOf(request),
           request.params.user_id,
           update,
@@ -258,7 +272,7 @@ export function usersRoutes({ users, accounts, auth, config }: Dependencies): Fa
         config: {
           access: {
             permission: 'postern.users:delete',
-            accounts: async (request) => await users.homeAccountOf(userIdOf(request)),
+            accounts: async (request) => await of(request).users.homeAccountOf(userIdOf(request)),
             otherwise: 'user_not_found',
           },
         },
@@ -277,7 +291,7 @@ export function usersRoutes({ users, accounts, auth, config }: Dependencies): Fa
         },
       },
       async (request, reply) => {
-        await users.deleteUser(callerOf(request), request.params.user_id, ifMatchOf(request))
+        await of(request).users.deleteUser(callerOf(request), request.params.user_id, ifMatchOf(request))
         return reply.code(204).send(null)
       },
     )
@@ -307,7 +321,7 @@ export function usersRoutes({ users, accounts, auth, config }: Dependencies): Fa
           },
         },
         async (request, reply) => {
-          const user = await users.setActive(
+          const user = await of(request).users.setActive(
             callerOf(request),
             request.params.user_id,
             isActive,

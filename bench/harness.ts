@@ -61,7 +61,8 @@ export async function startBaseline(file: string, env: Record<string, string>): 
   return await startServer(port, '/', ['node', '--import', 'tsx', file], true, { PORT: String(port), ...env })
 }
 
-async function startServer(
+/** Starts a program that listens on `port`, and waits until `path` answers. */
+export async function startServer(
   port: number,
   path: string,
   command: string[],
@@ -109,7 +110,7 @@ export async function adminToken(url: string): Promise<string> {
 
 export const adminCredentials = ADMIN
 
-async function post(url: string, body: unknown, token?: string): Promise<Response> {
+export async function post(url: string, body: unknown, token?: string): Promise<Response> {
   const response = await fetch(url, {
     method: 'POST',
     headers: { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) },
@@ -156,7 +157,7 @@ export function report(
   )
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   return await new Promise((resolve) => {
     const probe = createServer().listen(0, '127.0.0.1', () => {
       const address = probe.address()

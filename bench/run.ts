@@ -6,6 +6,7 @@ import { createUser } from './create-user.ts'
 import type { Bench } from './harness.ts'
 import { listUsers } from './list-users.ts'
 import { describeMachine } from './machine.ts'
+import { policyOverHttp } from './policy/over-http.ts'
 import { protectedRead } from './protected-read.ts'
 import { signIn } from './sign-in.ts'
 import { startAndMemory } from './start.ts'
@@ -17,6 +18,7 @@ const BENCHES: Record<string, (bench: Bench) => Promise<void>> = {
   'list-users': listUsers,
   'create-user': createUser,
   start: startAndMemory,
+  policy: policyOverHttp,
 }
 
 const wanted = process.argv.slice(2)

@@ -2,13 +2,21 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
 import { accountsRoutes } from './accounts/routes.ts'
 import { AccountSchema, MemberSchema, MembershipSchema } from './accounts/schemas.ts'
+import { apiKeysRoutes } from './api-keys/routes.ts'
+import { ApiKeySchema, IssuedApiKeySchema } from './api-keys/schemas.ts'
 import { auditRoutes } from './audit/routes.ts'
 import { AuditEventSchema } from './audit/schemas.ts'
 import { authRoutes } from './auth/routes.ts'
 import { OAuthErrorSchema, TokenSchema } from './auth/schemas.ts'
+import { authzenRoutes } from './authzen/routes.ts'
+import { environmentsRoutes } from './environments/routes.ts'
+import { EnvironmentSchema, ProjectSchema } from './environments/schemas.ts'
 import { AppError } from './errors.ts'
 import { accessControl } from './http/access.ts'
+import { guidesRoutes } from './guides/routes.ts'
+import { SyncedUserSchema, TenantSchema } from './guides/schemas.ts'
 import { authentication } from './http/authenticate.ts'
+import { consistency } from './http/consistency.ts'
 import { healthRoutes } from './http/health.ts'
 import { watchMethods } from './http/methods.ts'
 import { metricsEndpoint } from './http/metrics.ts'
@@ -18,10 +26,35 @@ import { problemPages } from './http/problem-pages.ts'
 import { loggerOptions, requestId, requestLog } from './http/request-log.ts'
 import { ProblemSchema } from './http/schemas.ts'
 import { browserSecurity } from './http/security.ts'
+import { buildSerializer } from './http/serialization.ts'
 import { buildValidator } from './http/validation.ts'
+import { instancesRoutes } from './instances/routes.ts'
+import {
+  InstanceSchema,
+  InstancesUpsertedSchema,
+  TupleSchema,
+  TuplesChangedSchema,
+} from './instances/schemas.ts'
 import { keysRoutes } from './keys/routes.ts'
+import { pdpRoutes } from './pdp/routes.ts'
+import { permitRoutes } from './permit/routes.ts'
+import { policyFileRoutes } from './policy-file/routes.ts'
+import { PolicyChangeSchema, PolicyDocumentSchema, TemplateSchema } from './policy-file/schemas.ts'
+import { resourcesRoutes } from './resources/routes.ts'
+import {
+  ActionGroupSchema,
+  ActionSchema,
+  AttributeSchema,
+  DerivationSchema,
+  RelationSchema,
+  ResourceDetailSchema,
+  ResourceRoleSchema,
+  ResourceSchema,
+} from './resources/schemas.ts'
 import { rolesRoutes } from './roles/routes.ts'
 import { AssignmentSchema, RoleSchema, RoleSummarySchema, UserRoleSchema } from './roles/schemas.ts'
+import { rulesRoutes } from './rules/routes.ts'
+import { ConditionSetSchema, SetRuleSchema } from './rules/schemas.ts'
 import type { Services } from './services.ts'
 import { usersRoutes } from './users/routes.ts'
 import { PermissionsSchema, UserSchema } from './users/schemas.ts'
@@ -43,6 +76,29 @@ const SHARED_SCHEMAS = [
   MemberSchema,
   MembershipSchema,
   AuditEventSchema,
+  ApiKeySchema,
+  IssuedApiKeySchema,
+  ProjectSchema,
+  EnvironmentSchema,
+  InstanceSchema,
+  InstancesUpsertedSchema,
+  TupleSchema,
+  TuplesChangedSchema,
+  ConditionSetSchema,
+  SetRuleSchema,
+  ResourceSchema,
+  ActionSchema,
+  ActionGroupSchema,
+  AttributeSchema,
+  RelationSchema,
+  DerivationSchema,
+  ResourceRoleSchema,
+  ResourceDetailSchema,
+  PolicyChangeSchema,
+  PolicyDocumentSchema,
+  TemplateSchema,
+  SyncedUserSchema,
+  TenantSchema,
 ]
 
 /**
@@ -68,7 +124,7 @@ export async function buildApp(
     forceCloseConnections: 'idle',
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 1024 },
     http: { maxHeaderSize: MAX_HEADER_BYTES, headersTimeout: Math.min(config.http.requestTimeoutMs, 60_000) },
-    schemaController: { compilersFactory: { buildValidator } },
+    schemaController: { compilersFactory: { buildValidator, buildSerializer } },
     frameworkErrors: (error, request, reply) => {
       // No hook has run yet for a request that Fastify itself refuses.
       reply.header('x-request-id', request.id)
@@ -86,10 +142,13 @@ export async function buildApp(
   await app.register(authentication, {
     keys: services.keys,
     users: services.holders,
+    apiKeys: services.apiKeyVerifier,
+    environments: services.environments,
     issuer: services.issuer,
     audience: services.audience,
   })
   await app.register(accessControl, { policy: services.policy })
+  await app.register(consistency, { modelOf: services.modelOf })
   for (const schema of SHARED_SCHEMAS) app.addSchema(schema)
   const methods = watchMethods(app)
 
@@ -101,8 +160,19 @@ export async function buildApp(
   await app.register(authRoutes(services), { prefix: '/api/v1' })
   await app.register(usersRoutes(services), { prefix: '/api/v1' })
   await app.register(rolesRoutes(services), { prefix: '/api/v1' })
+  await app.register(resourcesRoutes(services), { prefix: '/api/v1' })
   await app.register(accountsRoutes(services), { prefix: '/api/v1' })
+  await app.register(instancesRoutes(services), { prefix: '/api/v1' })
+  await app.register(rulesRoutes(services), { prefix: '/api/v1' })
+  await app.register(policyFileRoutes(services), { prefix: '/api/v1' })
+  await app.register(environmentsRoutes(services), { prefix: '/api/v1' })
+  await app.register(apiKeysRoutes(services), { prefix: '/api/v1' })
   await app.register(auditRoutes(services), { prefix: '/api/v1' })
+  await app.register(authzenRoutes(services))
+
+  await app.register(guidesRoutes(services))
+  await app.register(pdpRoutes(services))
+  await app.register(permitRoutes(services))
 
   methods.refuseOthers()
   return app

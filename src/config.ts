@@ -12,7 +12,21 @@ const secret = (description: string, options: Record<string, unknown> = {}) =>
   Type.Optional(Type.String({ description, secret: true, ...options }))
 const whole = (description: string, minimum: number, maximum: number, fallback: number) =>
   Type.Integer({ description, minimum, maximum, default: fallback })
+const port = (description: string) => Type.Integer({ description, minimum: 1, maximum: 65_535 })
 const flag = (description: string, fallback: boolean) => Type.Boolean({ description, default: fallback })
+const oneOf = <const T extends string>(values: readonly T[], description: string, fallback: NoInfer<T>) =>
+  Type.Unsafe<T>(
+    Type.Union(
+      values.map((value) => Type.Literal(value)),
+      { description, default: fallback },
+    ),
+  )
+const permitUrl = (description: string, fallback: string) =>
+  text(description, {
+    default: fallback,
+    pattern: '^https?://[^/?#]+(/[^?#]*[^/?#])?$',
+    patternHint: 'be an http(s) URL without query, fragment or slash at its end',
+  })
 
 /**
  * Every environment variable this service reads: the one source of defaults, bounds, README and `.env.example`.
@@ -56,7 +70,7 @@ export const EnvSchema = Type.Object({
   DB_PASSWORD: secret('See DB_HOST'),
   DB_NAME: Type.Optional(text('See DB_HOST')),
   DATABASE_DIRECT_URL: secret(
-    'The same database without a pooler in transaction mode, for advisory locks. Default: DATABASE_URL',
+    'The same database without a pooler in transaction mode, for advisory locks and LISTEN. Default: DATABASE_URL',
     { pattern: '^postgres(ql)?://', patternHint: 'begin with postgres://' },
   ),
   DATABASE_POOL_MAX: whole('Most connections that this process opens', 2, 500, 10),
@@ -135,6 +149,89 @@ export const EnvSchema = Type.Object({
   BODY_LIMIT_BYTES: whole('Largest request body', 1024, 104_857_600, 1_048_576),
   REQUEST_TIMEOUT_MS: whole('Longest time for a client to send its request', 1000, 600_000, 30_000),
   SHUTDOWN_TIMEOUT_MS: whole('How long SIGTERM waits for requests under way', 0, 600_000, 10_000),
+  POLICY_CACHE_USERS: whole(
+    'Most users, and most accounts, that this process keeps for decisions',
+    10,
+    10_000_000,
+    50_000,
+  ),
+  POLICY_CACHE_INSTANCES: whole(
+    'Most resource instances that this process keeps for decisions',
+    10,
+    10_000_000,
+    100_000,
+  ),
+  POLICY_MAX_STALENESS: whole(
+    'Seconds for which decisions are made from what is cached while the database does not answer; then 503',
+    0,
+    3600,
+    5,
+  ),
+  DECISION_LOG: Type.Union([Type.Literal('off'), Type.Literal('log'), Type.Literal('database')], {
+    description: 'Where decisions are written down: nowhere, to the log, or to the table decision_log',
+    default: 'off',
+  }),
+  DECISION_LOG_SAMPLE: Type.Number({
+    description: 'The share of decisions that is written down',
+    minimum: 0,
+    maximum: 1,
+    default: 1,
+  }),
+  DECISION_LOG_RETENTION_DAYS: whole('Decisions in the table are removed after so many days', 1, 3650, 30),
+  POLICY_DEBUG: flag(
+    'Answers to permission checks of the PDP and of AuthZEN say why; without it only to requests that ask (`use_debugger`, `options.reason`)',
+    false,
+  ),
+  POLICY_ENGINE: oneOf(
+    ['local', 'permit'],
+    'Who decides on application permissions in the default environment',
+    'local',
+  ),
+  POLICY_GUARD: oneOf(
+    ['token', 'permit'],
+    'What guards the routes of this service: the scopes of the token, or these and Permit',
+    'token',
+  ),
+  POLICY_FALLBACK: oneOf(
+    ['none', 'local'],
+    'Who answers while Permit does not: nobody (503), or the local engine and the scopes of the token',
+    'none',
+  ),
+  POLICY_SHADOW: oneOf(
+    ['none', 'permit', 'local'],
+    'A second engine that is asked the same; differences are logged and counted, the answer is that of POLICY_ENGINE',
+    'none',
+  ),
+  PERMIT_API_KEY: secret('API key of the Permit environment; needed as soon as Permit is used', {
+    minLength: 1,
+    maxLength: 1024,
+  }),
+  PERMIT_PDP_URL: permitUrl('Where Permit decides (PDP)', 'http://localhost:7766'),
+  PERMIT_API_URL: permitUrl('Where users, accounts and roles are mirrored to', 'https://api.permit.io'),
+  PERMIT_TIMEOUT_MS: whole('How long one call of Permit may take', 10, 60_000, 1000),
+  PERMIT_BREAKER_FAILURES: whole(
+    'After so many failed calls in a row Permit is left alone for a while',
+    1,
+    1000,
+    5,
+  ),
+  PERMIT_BREAKER_OPEN_MS: whole('How long; then one call tries whether it is back', 10, 600_000, 5000),
+  PDP_PORT: Type.Optional(
+    port(
+      'A further port for the same service, where SDKs of Permit look for their PDP (7766). Default: none',
+    ),
+  ),
+  OPA_PORT: Type.Optional(
+    port('A further port for the same service, where SDKs of Permit look for OPA (8181). Default: none'),
+  ),
+  AUTHZEN_SUBJECT_TYPES: text(
+    'Comma-separated types of AuthZEN subjects that are users here; any other type is unknown',
+    {
+      default: 'user,identity',
+      pattern: '^[^,\\s]+(\\s*,\\s*[^,\\s]+)*$',
+      patternHint: 'be a comma-separated list of types such as user,identity',
+    },
+  ),
   METRICS_TOKEN: secret('When set, GET /metrics asks for it as a Bearer token', { minLength: 16 }),
 })
 
@@ -204,7 +301,33 @@ function readVariable(
 
 /** Faults that no single variable's schema can tell. */
 function crossFaults(env: Record<string, unknown>, faults: readonly string[]): string[] {
-  return [...databaseFaults(env, faults), ...proxyFaults(String(env['TRUST_PROXY'] ?? 'false'))]
+  return [
+    ...databaseFaults(env, faults),
+    ...proxyFaults(String(env['TRUST_PROXY'] ?? 'false')),
+    ...engineFaults(env, faults),
+  ]
+}
+
+const PERMIT_USERS = ['POLICY_ENGINE', 'POLICY_GUARD', 'POLICY_SHADOW'] as const
+
+function engineFaults(env: Record<string, unknown>, faults: readonly string[]): string[] {
+  const users = PERMIT_USERS.filter((name) => env[name] === 'permit')
+  const isKeyAtFault = faults.some((fault) => fault.startsWith('PERMIT_API_KEY'))
+  return [
+    ...(users.length > 0 && env['PERMIT_API_KEY'] === undefined && !isKeyAtFault
+      ? [`PERMIT_API_KEY must be set too with ${users.map((name) => `${name}=permit`).join(' and ')}`]
+      : []),
+    ...(env['POLICY_SHADOW'] !== 'none' && env['POLICY_SHADOW'] === env['POLICY_ENGINE']
+      ? [
+          `POLICY_SHADOW must name the other engine than POLICY_ENGINE, not ${JSON.stringify(env['POLICY_SHADOW'])}`,
+        ]
+      : []),
+    ...(env['POLICY_FALLBACK'] === 'local' &&
+    env['POLICY_ENGINE'] !== 'permit' &&
+    env['POLICY_GUARD'] !== 'permit'
+      ? ['POLICY_FALLBACK=local needs POLICY_ENGINE=permit or POLICY_GUARD=permit']
+      : []),
+  ]
 }
 
 const PROXY_GROUPS = new Set(['loopback', 'linklocal', 'uniquelocal'])
@@ -244,6 +367,7 @@ export function expectation(schema: TSchema): string {
   if (rule['anyOf'])
     return `be one of ${(rule['anyOf'] as { const: string }[]).map((one) => one.const).join(', ')}`
   if (rule['type'] === 'integer') return `be a whole number from ${rule['minimum']} to ${rule['maximum']}`
+  if (rule['type'] === 'number') return `be a number from ${rule['minimum']} to ${rule['maximum']}`
   if (rule['type'] === 'boolean') return 'be true or false'
   if (rule['patternHint']) return String(rule['patternHint'])
   if (rule['format'] === 'email') return 'be an email address'
@@ -295,6 +419,33 @@ function toConfig(env: Env) {
       parallelism: env.ARGON2_PARALLELISM,
       concurrency: env.HASH_CONCURRENCY || availableParallelism(),
       queue: env.HASH_QUEUE,
+    },
+    policy: {
+      cachedUsers: env.POLICY_CACHE_USERS,
+      cachedInstances: env.POLICY_CACHE_INSTANCES,
+      maxStalenessMs: env.POLICY_MAX_STALENESS * 1000,
+      debug: env.POLICY_DEBUG,
+    },
+    engine: {
+      decidesWith: env.POLICY_ENGINE,
+      guardsWith: env.POLICY_GUARD,
+      fallsBackTo: env.POLICY_FALLBACK,
+      shadow: env.POLICY_SHADOW,
+    },
+    permit: {
+      apiKey: env.PERMIT_API_KEY,
+      pdpUrl: env.PERMIT_PDP_URL,
+      apiUrl: env.PERMIT_API_URL,
+      timeoutMs: env.PERMIT_TIMEOUT_MS,
+      breakerFailures: env.PERMIT_BREAKER_FAILURES,
+      breakerOpenMs: env.PERMIT_BREAKER_OPEN_MS,
+    },
+    pdp: { port: env.PDP_PORT, opaPort: env.OPA_PORT },
+    authzen: { subjectTypes: list(env.AUTHZEN_SUBJECT_TYPES) },
+    decisionLog: {
+      target: env.DECISION_LOG,
+      sample: env.DECISION_LOG_SAMPLE,
+      retentionDays: env.DECISION_LOG_RETENTION_DAYS,
     },
     throttle: {
       maxFailures: env.LOGIN_MAX_FAILURES,

@@ -24,6 +24,16 @@ export const PROBLEMS = {
     title: 'The scopes do not fit into a token',
     help: 'Name the scopes that are needed in `scope` (space-separated); together they may have 4096 bytes.',
   },
+  invalid_request: {
+    status: 400,
+    title: 'The request is not valid',
+    help: 'AuthZEN endpoints answer 400 where others answer 415 and 422. `errors` lists each fault with a JSON pointer into the request.',
+  },
+  unknown_consistency: {
+    status: 400,
+    title: 'The consistency token is not one of this environment',
+    help: 'Send what an answer to a write has in X-Postern-Consistency, as it is, for the same environment.',
+  },
   // 401
   authentication_required: {
     status: 401,
@@ -66,11 +76,21 @@ export const PROBLEMS = {
     title: 'The password must be changed first',
     help: 'Call POST /api/v1/auth/change-password, then sign in again.',
   },
+  environment_not_allowed: {
+    status: 403,
+    title: 'The API key does not open this environment',
+    help: 'Leave the Postern-Environment header out, or use a key of that environment.',
+  },
   // 404
   not_found: { status: 404, title: 'There is nothing here', help: 'Check the path and the method.' },
   user_not_found: { status: 404, title: 'User does not exist', help: 'Check the id.' },
   account_not_found: { status: 404, title: 'Account does not exist', help: 'Check the id.' },
   role_not_found: { status: 404, title: 'Role does not exist', help: 'Check the id.' },
+  template_not_found: {
+    status: 404,
+    title: 'There is no such template',
+    help: 'GET /api/v1/policy/templates lists them.',
+  },
   role_not_assigned: {
     status: 404,
     title: 'There is no role assigned to this user',
@@ -81,10 +101,59 @@ export const PROBLEMS = {
     title: 'Role assignment does not exist',
     help: 'GET /api/v1/users/{user_id}/roles lists the assignments and their ids.',
   },
+  environment_not_found: {
+    status: 404,
+    title: 'Environment does not exist',
+    help: 'GET /api/v1/environments lists them; the Postern-Environment header takes `project/key`, a key of project `default`, or an id.',
+  },
+  project_not_found: {
+    status: 404,
+    title: 'Project does not exist',
+    help: 'Create it first: POST /api/v1/projects.',
+  },
+  api_key_not_found: { status: 404, title: 'API key does not exist', help: 'Check the id.' },
   member_not_found: {
     status: 404,
     title: 'The user is not a member of this account',
     help: 'Check both ids.',
+  },
+  resource_not_found: {
+    status: 404,
+    title: 'Resource does not exist',
+    help: 'Check the key or id. Built-in resources are not the application’s.',
+  },
+  action_not_found: {
+    status: 404,
+    title: 'Action does not exist',
+    help: 'A permission is `resource:action`; both must be defined.',
+  },
+  instance_not_found: {
+    status: 404,
+    title: 'Resource instance does not exist',
+    help: 'Check the id or `type:key`. A relationship creates missing instances when it names their `account`.',
+  },
+  action_group_not_found: { status: 404, title: 'Action group does not exist', help: 'Check the key or id.' },
+  attribute_not_found: { status: 404, title: 'Attribute does not exist', help: 'Check the key or id.' },
+  relation_not_found: { status: 404, title: 'Relation does not exist', help: 'Check the key or id.' },
+  derivation_not_found: {
+    status: 404,
+    title: 'Derivation does not exist',
+    help: 'GET /api/v1/resources/{resource_id}/roles/{role_id}/derivations lists them.',
+  },
+  tuple_not_found: {
+    status: 404,
+    title: 'Relationship tuple does not exist',
+    help: 'GET /api/v1/relationship-tuples lists them.',
+  },
+  condition_set_not_found: {
+    status: 404,
+    title: 'Condition set does not exist',
+    help: 'Check the key or id.',
+  },
+  set_rule_not_found: {
+    status: 404,
+    title: 'Set rule does not exist',
+    help: 'GET /api/v1/set-rules lists them.',
   },
   // 405, 406, 409
   method_not_allowed: {
@@ -101,6 +170,11 @@ export const PROBLEMS = {
     status: 409,
     title: 'A user with this key already exists',
     help: 'Choose another key; it may not equal the id of another user either.',
+  },
+  user_is_protected: {
+    status: 409,
+    title: 'The user has a password or a built-in role',
+    help: 'API keys and the faces for other systems may change names and attributes of such a user, but not the email, key, activity, existence, password or home account: sign in as an administrator and use /api/v1/users.',
   },
   account_key_taken: {
     status: 409,
@@ -133,6 +207,31 @@ export const PROBLEMS = {
     title: 'The first account cannot be deleted',
     help: 'It is the account that requests without one mean.',
   },
+  environment_key_taken: {
+    status: 409,
+    title: 'An environment with this key already exists in the project',
+    help: 'Choose another key; it may not equal the id of another environment either.',
+  },
+  environment_is_default: {
+    status: 409,
+    title: 'The default environment cannot be deleted',
+    help: 'It is the one that people sign in to.',
+  },
+  project_key_taken: {
+    status: 409,
+    title: 'A project with this key already exists',
+    help: 'Choose another key; it may not equal the id of another project either.',
+  },
+  project_has_environments: {
+    status: 409,
+    title: 'The project still has environments',
+    help: 'Delete its environments first: GET /api/v1/environments?project= lists them. Project `default` stays.',
+  },
+  api_key_is_revoked: {
+    status: 409,
+    title: 'The API key was revoked',
+    help: 'Create another one: POST /api/v1/api-keys.',
+  },
   no_home_account: {
     status: 409,
     title: 'The user has no home account',
@@ -147,6 +246,81 @@ export const PROBLEMS = {
     status: 409,
     title: 'This is the last super admin who can sign in',
     help: 'Give SUPER_ADMIN to another active user with a password first.',
+  },
+  resource_key_taken: {
+    status: 409,
+    title: 'A resource with this key already exists',
+    help: 'Choose another key; it may not equal the id of another resource either.',
+  },
+  action_key_taken: {
+    status: 409,
+    title: 'The resource has an action with this key already',
+    help: 'Choose another key; it may not equal the id of another action either.',
+  },
+  action_group_key_taken: {
+    status: 409,
+    title: 'The resource has an action group with this key already',
+    help: 'Choose another key; it may not equal the id of another group either.',
+  },
+  attribute_key_taken: {
+    status: 409,
+    title: 'This attribute is defined already',
+    help: 'Choose another key; it may not equal the id of another attribute either.',
+  },
+  relation_key_taken: {
+    status: 409,
+    title: 'The resource has a relation with this key already',
+    help: 'Choose another key; it may not equal the id of another relation either.',
+  },
+  resource_in_use: {
+    status: 409,
+    title: 'Resource sets of other resources descend from sets of this one',
+    help: 'Give them another parent first: PATCH /api/v1/condition-sets/{condition_set_id}.',
+  },
+  derivation_exists: {
+    status: 409,
+    title: 'The role is derived in this way already',
+    help: 'To change its condition, delete the derivation and create it anew.',
+  },
+  limit_reached: {
+    status: 409,
+    title: 'There may be no more of these',
+    help: 'The detail says how many there may be. Delete what nothing uses.',
+  },
+  instance_key_taken: {
+    status: 409,
+    title: 'An instance of this resource with this key already exists',
+    help: 'Keys are unique per resource, across accounts; one may not equal the id of another instance either.',
+  },
+  tuple_exists: {
+    status: 409,
+    title: 'This relationship exists already',
+    help: 'There is nothing to do; POST /api/v1/relationship-tuples/bulk skips what exists.',
+  },
+  instances_in_different_accounts: {
+    status: 409,
+    title: 'The instances belong to different accounts',
+    help: 'Relationships stay inside one account. An instance does not move; delete it and create it in the other one.',
+  },
+  condition_set_key_taken: {
+    status: 409,
+    title: 'A condition set with this key already exists',
+    help: 'User sets and resource sets share one name space. Choose another key.',
+  },
+  condition_set_has_children: {
+    status: 409,
+    title: 'The condition set is the parent of another one',
+    help: 'Give its children another parent first: PATCH /api/v1/condition-sets/{condition_set_id}.',
+  },
+  condition_set_cycle: {
+    status: 409,
+    title: 'A condition set cannot be its own ancestor',
+    help: 'Choose a parent that does not descend from the set.',
+  },
+  set_rule_exists: {
+    status: 409,
+    title: 'This rule exists already',
+    help: 'There is nothing to do: GET /api/v1/set-rules lists it.',
   },
   conflict: {
     status: 409,
@@ -174,6 +348,21 @@ export const PROBLEMS = {
     title: 'The request is not valid',
     help: '`errors` lists each fault with a JSON pointer into the request.',
   },
+  role_cycle: {
+    status: 422,
+    title: 'A role cannot extend itself, directly or through others',
+    help: 'Leave the roles out of `extends` that extend this one.',
+  },
+  relation_mismatch: {
+    status: 422,
+    title: 'The relation does not connect these resources',
+    help: 'It must be defined on the object’s resource, with the subject’s resource as its subject.',
+  },
+  answer_too_large: {
+    status: 422,
+    title: 'The answer would be too large',
+    help: 'More than 100,000 instances are involved. Ask about fewer accounts, resources or instances.',
+  },
   too_many_requests: {
     status: 429,
     title: 'Too many attempts',
@@ -194,6 +383,16 @@ export const PROBLEMS = {
     status: 503,
     title: 'The database does not answer',
     help: 'Nothing was changed. Try again; Retry-After says when.',
+  },
+  policy_unavailable: {
+    status: 503,
+    title: 'The policy cannot be read',
+    help: 'The database does not answer, and what is cached is older than POLICY_MAX_STALENESS. Try again; Retry-After says when.',
+  },
+  policy_engine_unavailable: {
+    status: 503,
+    title: 'Permit does not answer',
+    help: 'It decides here (POLICY_ENGINE, POLICY_GUARD), and is away, too slow or refuses the key. Try again; Retry-After says when.',
   },
   sign_in_busy: {
     status: 503,

@@ -5,8 +5,19 @@ import type { PasswordHasher } from './auth/passwords.ts'
 import type { Config } from './config.ts'
 import type { Database, Tx } from './db/client.ts'
 import { AppError } from './errors.ts'
+import { createInstancesRepository } from './instances/repository.ts'
+import { createInstancesService } from './instances/service.ts'
+import { createDecisions, type DecisionsDependencies } from './policy/decisions.ts'
+import { createPermitRepository } from './permit/repository.ts'
+import { createPermitService } from './permit/service.ts'
+import { createPolicyFileService } from './policy-file/service.ts'
+import { createDefinitionsRepositories } from './resources/definitions-repository.ts'
+import { createResourcesRepository } from './resources/repository.ts'
+import { createResourcesService } from './resources/service.ts'
 import { createRolesRepository } from './roles/repository.ts'
 import { createRolesService } from './roles/service.ts'
+import { createRulesRepository } from './rules/repository.ts'
+import { createRulesService } from './rules/service.ts'
 import { createUsersRepository } from './users/repository.ts'
 import { createUsersService } from './users/service.ts'
 
@@ -16,18 +27,26 @@ export type Model = ReturnType<typeof createModel>
 /** The model of an environment, for routes: which one a request means is said in http/environment.ts. */
 export type ModelOf = (environmentId: string) => Model
 
-type Dependencies = { config: Config; database: Database; passwords: PasswordHasher }
+type Dependencies = {
+  config: Config
+  database: Database
+  passwords: PasswordHasher
+  decisions: Omit<DecisionsDependencies, 'environmentId'>
+}
 
 /** Builds the services of one environment. Opens no connection and holds no state of its own. */
-export function createModel(environmentId: string, { config, database, passwords }: Dependencies) {
+export function createModel(environmentId: string, dependencies: Dependencies) {
+  const { config, database, passwords } = dependencies
   const audit = createAuditRepository(database, environmentId)
   const usersRepository = createUsersRepository(database, environmentId)
   const accountsRepository = createAccountsRepository(database, environmentId)
 
+  const rolesRepository = createRolesRepository(database, environmentId)
+
   const roles = createRolesService({
     database,
     environmentId,
-    roles: createRolesRepository(database, environmentId),
+    roles: rolesRepository,
     users: usersRepository,
     audit,
     addMember: async (accountId: string, userId: string, tx: Tx) => {
@@ -35,6 +54,15 @@ export function createModel(environmentId: string, { config, database, passwords
         throw new AppError('account_not_found')
       await accountsRepository.ensureMember(accountId, userId, tx)
     },
+  })
+  const resources = createResourcesService({
+    database,
+    resources: createResourcesRepository(database, environmentId),
+    definitions: createDefinitionsRepositories(database, environmentId),
+    roles: rolesRepository,
+    rolesService: roles,
+    users: usersRepository,
+    audit,
   })
   const accounts = createAccountsService({
     database,
@@ -45,6 +73,7 @@ export function createModel(environmentId: string, { config, database, passwords
   })
   const users = createUsersService({
     database,
+    environmentId,
     users: usersRepository,
     accounts,
     roles,
@@ -52,7 +81,33 @@ export function createModel(environmentId: string, { config, database, passwords
     audit,
     mustChangeWhenSetByAdmin: config.passwords.mustChangeWhenSetByAdmin,
   })
-  return { environmentId, audit, usersRepository, roles, accounts, users }
+  const policyFile = createPolicyFileService({ database, environmentId, audit })
+  const decisions = createDecisions({ environmentId, ...dependencies.decisions })
+  const instances = createInstancesService({
+    database,
+    environmentId,
+    instances: createInstancesRepository(database, environmentId),
+    audit,
+  })
+  const permit = createPermitService({
+    database,
+    permit: createPermitRepository(database, environmentId),
+    users,
+    usersRepository,
+    accounts,
+    accountsRepository,
+    roles,
+    rolesRepository,
+    instances,
+  })
+  const rules = createRulesService({
+    database,
+    environmentId,
+    rules: createRulesRepository(database, environmentId),
+    audit,
+    lockDefinitions: rolesRepository.lockDefinitions,
+  })
+  return { environmentId, audit, resources, instances, rules, usersRepository, roles, accounts, users, permit, policyFile, decisions }
 }
 
 const KEPT_ENVIRONMENTS = 1000

@@ -82,6 +82,28 @@ export const BUILTIN_ROLES = {
   { description: string; reach: Reach; permissions: readonly BuiltinPermission[] }
 >
 
+/** What an API key opens: every environment, those of one project, or one. */
+export const API_KEY_LEVELS = ['org', 'project', 'environment'] as const
+export type ApiKeyLevel = (typeof API_KEY_LEVELS)[number]
+/** What an API key may do there. */
+export const API_KEY_ACCESS = ['full', 'read'] as const
+export type ApiKeyAccess = (typeof API_KEY_ACCESS)[number]
+
+const MODEL = all('postern.policy', 'postern.users', 'postern.accounts', 'postern.roles')
+const API_KEY_PERMISSIONS = {
+  full: MODEL,
+  read: MODEL.filter((permission) => permission.endsWith(':read') || permission === 'postern.policy:check'),
+} as const satisfies Record<ApiKeyAccess, readonly BuiltinPermission[]>
+
+/** The permissions of an API key, in every account of what it opens. None is about keys, clients, sessions or the audit trail. */
+export const permissionsOfApiKey = (
+  access: ApiKeyAccess,
+  level: ApiKeyLevel,
+): readonly BuiltinPermission[] =>
+  access === 'full' && level !== 'environment'
+    ? [...API_KEY_PERMISSIONS.full, ...all('postern.environments')]
+    : API_KEY_PERMISSIONS[access]
+
 /** True for a permission of this service itself, with or without the suffix `:any`. */
 export const isBuiltinPermission = (permission: string): boolean => permission.startsWith('postern.')
 
@@ -109,6 +131,10 @@ export function effectiveScopes(roles: readonly HeldRole[], accountId: string | 
 
 /** What somebody may do: the scopes they hold, and the account in which the plain ones hold. */
 export type Authority = { accountId: string | null; scopes: ReadonlySet<string> }
+
+/** Those of `scopes` that are held in every account. */
+export const scopesEverywhere = (scopes: ReadonlySet<string>): ReadonlySet<string> =>
+  new Set([...scopes].filter((scope) => scope.endsWith(ANY) || scopes.has(anywhere(scope))))
 
 /** True when `permission` is held everywhere, or held at all and `accountId` is the account it is held in. */
 export function holdsIn(authority: Authority, permission: string, accountId: string | null): boolean {

@@ -1,4 +1,10 @@
-import { type Authority, anywhere, BUILTIN_RESOURCES } from './permissions.ts'
+import {
+  type ApiKeyAccess,
+  type ApiKeyLevel,
+  type Authority,
+  anywhere,
+  BUILTIN_RESOURCES,
+} from './permissions.ts'
 
 /** A person with a session. `accountId` is the account the token is for. */
 export type UserPrincipal = Authority & {
@@ -12,8 +18,17 @@ export type UserPrincipal = Authority & {
 /** A machine client with a token of its own. */
 export type ClientPrincipal = Authority & { type: 'client'; clientId: string }
 
-/** A machine with an API key, bound to an environment. */
-export type ApiKeyPrincipal = Authority & { type: 'api_key'; apiKeyId: string }
+/** A machine with an API key. Its permissions hold in every account of the environments that the key opens. */
+export type ApiKeyPrincipal = Authority & {
+  type: 'api_key'
+  apiKeyId: string
+  level: ApiKeyLevel
+  access: ApiKeyAccess
+  /** The one environment that the key opens; null: more than one. */
+  environmentId: string | null
+  /** The key of the one project whose environments the key opens; null at the other levels. */
+  project: string | null
+}
 
 /** The operator at the command line, who may do everything. */
 export type SystemPrincipal = Authority & { type: 'system' }

@@ -4,7 +4,7 @@ import { claimDataDir, type DataDirClaim } from './db/embedded/claim.ts'
 import { startEmbedded } from './db/embedded/server.ts'
 import { StartupError } from './errors.ts'
 import { findSecretKey } from './secret-key.ts'
-import { createServices, type Services } from './services.ts'
+import { createServices, type ServiceOptions, type Services } from './services.ts'
 
 /** A process with a database: the services, where their database is, and how to let go of both. */
 export type Runtime = {
@@ -20,6 +20,7 @@ type Options = {
   as: 'serve' | 'command'
   onProgress?: (message: string) => void
   onDatabaseError?: (error: Error) => void
+  logDecision?: ServiceOptions['logDecision']
   clock?: Clock
 }
 
@@ -119,7 +120,7 @@ function isRunning(pid: number): boolean {
 async function runtimeOf(
   config: Config,
   url: string,
-  { onDatabaseError, clock }: Options,
+  { onDatabaseError, logDecision, clock }: Options,
   secretKeyOf: () => Promise<string>,
   release: () => Promise<void> = async () => {},
 ): Promise<Runtime> {
@@ -128,6 +129,7 @@ async function runtimeOf(
     secretKey: await secretKeyOf(),
     ...(clock && { clock }),
     ...(onDatabaseError && { onDatabaseError }),
+    ...(logDecision && { logDecision }),
   })
   return {
     services,

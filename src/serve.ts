@@ -1,7 +1,10 @@
+import { once } from 'node:events'
+import type { Server } from 'node:net'
 import closeWithGrace from 'close-with-grace'
 import { type App, buildApp } from './app.ts'
 import { type Config, loadConfig, publicUrl } from './config.ts'
 import { StartupError } from './errors.ts'
+import { furtherListener, listenOn } from './http/listeners.ts'
 import { loggerOptions, logStream } from './http/request-log.ts'
 import { openRuntime, type Runtime } from './runtime.ts'
 import { type FirstSuperAdmin, setUp } from './setup.ts'
@@ -36,13 +39,16 @@ async function start(config: Config, interruption: InterruptionWatch): Promise<v
     as: 'serve',
     onProgress: (message) => process.stdout.write(`${message}\n`),
     onDatabaseError: (error) => report.app?.log.warn({ err: error }, 'a database connection broke'),
+    logDecision: (decision) => report.app?.log.info({ decision }, 'decision'),
   })
   try {
     const { app, firstSuperAdmin } = await interruption.orUntilThen(async () => await prepare(runtime))
     report.app = app
-    closeGracefully(app, runtime, config)
+    const listeners = furtherListeners(app, config)
+    closeGracefully(app, listeners, runtime, config)
     interruption.end()
-    await listen(app, config)
+    await listen(app, listeners, config)
+    runtime.services.start()
     startPruning(app, runtime)
     printWelcome(config, firstSuperAdmin)
   } catch (error) {
@@ -52,32 +58,71 @@ async function start(config: Config, interruption: InterruptionWatch): Promise<v
 }
 
 async function prepare({ services, directUrl }: Runtime): Promise<Prepared> {
-  const { firstSuperAdmin } = await setUp(services, directUrl)
-  await services.passwords.warmUp()
   const { config } = services
   const logger = { ...loggerOptions(config), stream: await logStream(config) }
-  return { app: await buildApp(services, { logger }), firstSuperAdmin }
+  // The database and the hash are waited for while the routes are registered.
+  const [{ firstSuperAdmin }, app] = await Promise.all([
+    setUp(services, directUrl),
+    buildApp(services, { logger }),
+    services.passwords.warmUp(),
+  ])
+  return { app, firstSuperAdmin }
 }
 
 type Prepared = { app: App; firstSuperAdmin: FirstSuperAdmin | undefined }
 
-async function listen(app: App, { http }: Config): Promise<void> {
+/** A port besides PORT on which the same service answers, and the variable that names it. */
+type FurtherListener = { listener: Server; port: number; variable: string }
+
+function furtherListeners(app: App, { pdp }: Config): FurtherListener[] {
+  const wanted = [
+    { variable: 'PDP_PORT', port: pdp.port },
+    { variable: 'OPA_PORT', port: pdp.opaPort },
+  ]
+  return wanted.flatMap(({ variable, port }) =>
+    port === undefined ? [] : [{ variable, port, listener: furtherListener(app) }],
+  )
+}
+
+async function listen(
+  app: App,
+  listeners: FurtherListener[],
+  { http: { host, port } }: Config,
+): Promise<void> {
+  await orExplain('PORT', host, port, async () => void (await app.listen({ host, port })))
+  for (const further of listeners) {
+    const address = { host, port: further.port }
+    await orExplain(
+      further.variable,
+      host,
+      further.port,
+      async () => await listenOn(further.listener, address),
+    )
+  }
+}
+
+async function orExplain(
+  variable: string,
+  host: string,
+  port: number,
+  bind: () => Promise<void>,
+): Promise<void> {
   try {
-    await app.listen({ host: http.host, port: http.port })
+    await bind()
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : undefined
     if (code === 'EADDRINUSE') {
       throw new StartupError(
-        `Port ${http.port} on ${http.host} is in use: stop the other program, or set PORT to another number.`,
+        `Port ${port} on ${host} is in use: stop the other program, or set ${variable} to another number.`,
       )
     }
     if (code === 'EACCES')
       throw new StartupError(
-        `Port ${http.port} needs more rights than this user has: set PORT to 1024 or above.`,
+        `Port ${port} needs more rights than this user has: set ${variable} to 1024 or above.`,
       )
     if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
       throw new StartupError(
-        `HOST=${http.host} is no address of this machine: set it to one, or to 0.0.0.0 for all.`,
+        `HOST=${host} is no address of this machine: set it to one, or to 0.0.0.0 for all.`,
       )
     }
     throw error
@@ -88,7 +133,15 @@ async function listen(app: App, { http }: Config): Promise<void> {
  * SIGTERM and SIGINT: stop accepting, let requests under way finish, then close the pool and the database. Node's
  * own close waits for idle keep-alive and never-used connections, so those are cut here.
  */
-function closeGracefully(app: App, runtime: Runtime, { http }: Config): void {
+function closeGracefully(
+  app: App,
+  further: readonly FurtherListener[],
+  runtime: Runtime,
+  { http }: Config,
+): void {
+  const listeners = further.map(({ listener }) => listener)
+  let ended: Promise<unknown> = Promise.resolve()
+
   let isClosing = false
   app.addHook('onSend', async (_request, reply) => {
     if (isClosing) reply.header('connection', 'close')
@@ -97,7 +150,9 @@ function closeGracefully(app: App, runtime: Runtime, { http }: Config): void {
     isClosing = true
     const cutIdle = setInterval(() => app.server.closeIdleConnections(), 100).unref()
     const cutAll = setTimeout(() => app.server.closeAllConnections(), http.shutdownTimeoutMs).unref()
-    app.server.once('close', () => {
+    ended = Promise.all([app.server, ...listeners].map(async (server) => await once(server, 'close')))
+    for (const listener of listeners) listener.close()
+    void ended.then(() => {
       clearInterval(cutIdle)
       clearTimeout(cutAll)
     })
@@ -112,6 +167,7 @@ function closeGracefully(app: App, runtime: Runtime, { http }: Config): void {
   const { close } = closeWithGrace(options, async ({ err }) => {
     if (err) app.log.fatal({ err }, 'an unexpected fault ends the process')
     await app.close()
+    await ended
     await runtime.close()
   })
   onEndRequested(
@@ -120,12 +176,14 @@ function closeGracefully(app: App, runtime: Runtime, { http }: Config): void {
   )
 }
 
-/** Removes expired counters and sessions once an hour. */
+/** Removes expired counters, sessions and decisions, and changes that every cache has seen, once an hour. */
 function startPruning(app: App, { services }: Runtime): void {
   setInterval(() => {
-    services.auth
-      .prune()
-      .catch((error: unknown) => app.log.warn({ err: error }, 'pruning failed; it is tried again in an hour'))
+    Promise.all([
+      services.auth.prune(),
+      services.policyCache.pruneChanges(),
+      services.decisionLog.prune(),
+    ]).catch((error: unknown) => app.log.warn({ err: error }, 'pruning failed; it is tried again in an hour'))
   }, HOUR_MS).unref()
 }
 

@@ -1,3 +1,6 @@
+import { createApiKeysRepository } from './api-keys/repository.ts'
+import { createApiKeysService } from './api-keys/service.ts'
+import { createApiKeyVerifier } from './api-keys/verifier.ts'
 import { createPasswordHasher } from './auth/passwords.ts'
 import { createAuthRepository } from './auth/repository.ts'
 import { createAuthService } from './auth/service.ts'
@@ -7,10 +10,15 @@ import { type Clock, systemClock } from './clock.ts'
 import { type Config, publicUrl } from './config.ts'
 import { createDatabase, DEFAULT_ENVIRONMENT } from './db/client.ts'
 import { isMigrated } from './db/migrate.ts'
-import { createMetrics } from './http/metrics.ts'
+import { createEnvironmentsRepository } from './environments/repository.ts'
+import { createEnvironmentsService } from './environments/service.ts'
+import { createMetrics, observePolicy } from './http/metrics.ts'
 import { createKeysRepository } from './keys/repository.ts'
 import { createKeysService } from './keys/service.ts'
 import { createModel, memoizeByEnvironment } from './model.ts'
+import { createPolicyCache } from './policy/cache.ts'
+import { createDecisionLog, type LoggedDecision } from './policy/decision-log.ts'
+import type { DecisionCounts } from './policy/decisions.ts'
 import { createTokenScopesAdapter } from './policy/token-scopes.ts'
 import { createVault } from './vault.ts'
 
@@ -22,6 +30,8 @@ export type ServiceOptions = {
   secretKey: string
   clock?: Clock
   onDatabaseError?: (error: Error) => void
+  /** Where decisions are written with DECISION_LOG=log. */
+  logDecision?: (decision: LoggedDecision) => void
 }
 
 /** Builds the services: the one place where things are constructed. Opens no connection yet. */
@@ -33,9 +43,27 @@ export function createServices(config: Config, options: ServiceOptions) {
   const audience = config.tokens.audience ?? issuer
   const metrics = createMetrics(database.pool)
 
+  const policyCache = createPolicyCache({ database, config: config.policy })
+  const decisionLog = createDecisionLog({
+    database,
+    config: config.decisionLog,
+    write: options.logDecision ?? (() => {}),
+  })
+  const decisionCounts: DecisionCounts = { allowed: 0, refused: 0 }
+  observePolicy(metrics, () => ({
+    ...policyCache.state(),
+    ...decisionCounts,
+    unlogged: decisionLog.lost(),
+  }))
+
   const passwords = createPasswordHasher(config.passwords)
   const modelOf = memoizeByEnvironment((environmentId) =>
-    createModel(environmentId, { config, database, passwords }),
+    createModel(environmentId, {
+      config,
+      database,
+      passwords,
+      decisions: { cache: policyCache, log: decisionLog, clock, counts: decisionCounts },
+    }),
   )
   const model = modelOf(DEFAULT_ENVIRONMENT)
   const keys = createKeysService({
@@ -64,6 +92,26 @@ export function createServices(config: Config, options: ServiceOptions) {
     onSignIn: metrics.onSignIn,
   })
 
+  const apiKeysRepository = createApiKeysRepository(database)
+  const apiKeyVerifier = createApiKeyVerifier({ apiKeys: apiKeysRepository, clock })
+  policyCache.onApiKeysChanged(apiKeyVerifier.forget)
+  const environments = createEnvironmentsService({
+    database,
+    environments: createEnvironmentsRepository(database),
+    apiKeys: apiKeysRepository,
+    modelOf,
+    audit: model.audit,
+    onKeysGone: apiKeyVerifier.forget,
+  })
+  const apiKeys = createApiKeysService({
+    database,
+    apiKeys: apiKeysRepository,
+    verifier: apiKeyVerifier,
+    environments,
+    audit: model.audit,
+    clock,
+  })
+
   return {
     config,
     clock,
@@ -77,6 +125,9 @@ export function createServices(config: Config, options: ServiceOptions) {
     policy: createTokenScopesAdapter(),
     holders: model.usersRepository,
     auth,
+    apiKeyVerifier,
+    apiKeys,
+    environments,
     /** The model of the default environment, the one that people sign in to. */
     audit: model.audit,
     roles: model.roles,
@@ -86,6 +137,14 @@ export function createServices(config: Config, options: ServiceOptions) {
     modelOf,
     /** Whether the database answers and has the migrations that this code needs. */
     isReady: async () => await isMigrated(database.pool),
-    close: database.close,
+    policyCache,
+    decisionLog,
+    /** Hears of the changes of other processes from now on. Only what serves needs it. */
+    start: () => policyCache.start(config.database.directUrl ?? options.databaseUrl),
+    async close() {
+      await policyCache.stop()
+      await decisionLog.close()
+      await database.close()
+    },
   }
 }

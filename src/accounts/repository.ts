@@ -3,7 +3,7 @@ import { foldCase } from '../case-folding.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
 import { allOf, containing, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
-import { accountMembers, accounts, users } from '../db/schema.ts'
+import { accountMembers, accounts, resourceInstances, users } from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 
@@ -173,6 +173,24 @@ export function createAccountsRepository({ db }: Database, environmentId = DEFAU
         .where(eq(accountMembers.accountId, accountId))
         .limit(1)
       return row !== undefined
+    },
+
+    /** Whether somebody belongs to it who is at home there, has credentials or holds a built-in role. */
+    async hasOwnPeople(accountId: string, tx: Tx): Promise<boolean> {
+      const { rows } = await tx.execute(sql`select from account_members m
+        join users u on u.id = m.user_id and u.deleted_at is null
+        where m.account_id = ${accountId} and (u.account_id = m.account_id
+          or exists (select from user_credentials c where c.user_id = u.id)
+          or exists (select from role_assignments a join roles r on r.id = a.role_id and r.is_builtin
+            where a.user_id = u.id))
+        limit 1`)
+      return rows.length > 0
+    },
+
+    /** Removes memberships, with the roles held through them, and the instances of resources in it. */
+    async deleteContents(accountId: string, tx: Tx): Promise<void> {
+      await tx.delete(accountMembers).where(eq(accountMembers.accountId, accountId))
+      await tx.delete(resourceInstances).where(eq(resourceInstances.accountId, accountId))
     },
 
     /** Makes the user a member if there is no membership yet, pending or active. */

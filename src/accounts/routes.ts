@@ -98,7 +98,7 @@ export function accountsRoutes({ modelOf }: Dependencies): FastifyPluginAsyncTyp
     app.get(
       '/accounts/me',
       {
-        config: { access: 'signed-in' },
+        config: { access: 'signed-in', ignoresEnvironment: true },
         schema: {
           operationId: 'getOwnAccount',
           tags: ['Accounts'],
@@ -119,7 +119,7 @@ export function accountsRoutes({ modelOf }: Dependencies): FastifyPluginAsyncTyp
     app.get(
       '/accounts/users/me',
       {
-        config: { access: tokensAccount('postern.users:read') },
+        config: { access: tokensAccount('postern.users:read'), ignoresEnvironment: true },
         schema: {
           operationId: 'listUsersOfOwnAccount',
           tags: ['Accounts'],

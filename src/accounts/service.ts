@@ -6,6 +6,7 @@ import { isUuid, newId } from '../ids.ts'
 import type { Caller } from '../principal.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
 import type { RolesService } from '../roles/service.ts'
+import { refuseTakeover, refuseTakeoverOfResidents } from '../users/protection.ts'
 import type { UserRow, UsersRepository } from '../users/repository.ts'
 import type { AccountChanges, AccountRow, AccountsRepository, MemberRow, Membership } from './repository.ts'
 
@@ -61,7 +62,7 @@ export function createAccountsService({ database, accounts, users, roles, audit 
       return id
     },
 
-    /** @throws AppError account_not_found, precondition_failed, grant_exceeds_own, last_super_admin */
+    /** @throws AppError account_not_found, precondition_failed, grant_exceeds_own, user_is_protected, last_super_admin */
     async updateAccount(
       caller: Caller,
       id: string,
@@ -72,6 +73,7 @@ export function createAccountsService({ database, accounts, users, roles, audit 
         const account = (await accounts.lockAccount(id, tx)) ?? fail('account_not_found')
         assertMatches(ifMatch, account.revision)
         const toggled = changes.isActive !== undefined && changes.isActive !== account.isActive
+        if (toggled) await refuseTakeoverOfResidents(caller, id, users, tx)
         if (toggled && !changes.isActive) await roles.assertCoversResidents(caller, id, tx)
         await accounts.updateAccount(account, changes, tx)
         await audit.append(
@@ -100,24 +102,44 @@ export function createAccountsService({ database, accounts, users, roles, audit 
         assertMatches(ifMatch, account.revision)
         if (account.key === DEFAULT_ACCOUNT_KEY) throw new AppError('account_is_default')
         if (await accounts.hasPeople(id, tx)) throw new AppError('account_has_people')
-        await accounts.softDeleteAccount(id, tx)
-        await audit.append(
-          {
-            action: 'account.deleted',
-            caller,
-            target: { type: 'account', id },
-            accountId: id,
-            details: { key: account.key },
-          },
-          tx,
-        )
+        await this.deleteLocked(caller, account, tx)
       })
+    },
+
+    /**
+     * The end of an account that another system keeps, with the memberships of the people whom it keeps and the
+     * instances of resources in it. Whoever is at home there, can sign in or holds a built-in role stands against it.
+     * @throws AppError account_not_found, account_has_people, account_is_default
+     */
+    async deleteSynced(caller: Caller, id: string): Promise<void> {
+      await transact(db, async (tx) => {
+        const account = (await accounts.lockAccount(id, tx)) ?? fail('account_not_found')
+        if (account.key === DEFAULT_ACCOUNT_KEY) throw new AppError('account_is_default')
+        if (await accounts.hasOwnPeople(id, tx)) throw new AppError('account_has_people')
+        await accounts.deleteContents(id, tx)
+        await this.deleteLocked(caller, account, tx)
+      })
+    },
+
+    /** Writes the end of an account, whose row must be locked. */
+    async deleteLocked(caller: Caller, { id, key }: AccountRow, tx: Tx): Promise<void> {
+      await accounts.softDeleteAccount(id, tx)
+      await audit.append(
+        {
+          action: 'account.deleted',
+          caller,
+          target: { type: 'account', id },
+          accountId: id,
+          details: { key },
+        },
+        tx,
+      )
     },
 
     /**
      * Makes the account the user's home: the primary account role moves along, other roles held in the old
      * account are dropped, and so is the membership there.
-     * @throws AppError account_not_found, user_not_found, grant_exceeds_own, last_super_admin
+     * @throws AppError account_not_found, user_not_found, grant_exceeds_own, user_is_protected, last_super_admin
      */
     async moveUser(caller: Caller, accountId: string, userId: string): Promise<UserRow> {
       return await transact(db, async (tx) => {
@@ -131,6 +153,7 @@ export function createAccountsService({ database, accounts, users, roles, audit 
     async moveLockedUser(caller: Caller, user: UserRow, accountId: string, tx: Tx): Promise<void> {
       if (user.accountId === accountId) return
       await this.lockForPeople(accountId, tx)
+      await refuseTakeover(caller, user.id, users, tx)
       await roles.assertCoversPerson(caller, user.id, tx)
       await accounts.upsertMember(accountId, user.id, tx)
       await users.updateUser(user, { accountId }, tx)

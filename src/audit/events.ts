@@ -8,8 +8,41 @@ export const AUDIT_ACTIONS = [
   'account.deactivated',
   'account.deleted',
   'account.updated',
+  'action.created',
+  'action.deleted',
+  'action.updated',
+  'action_group.created',
+  'action_group.deleted',
+  'action_group.updated',
+  'api_key.created',
+  'api_key.revoked',
+  'api_key.rotated',
+  'attribute.created',
+  'attribute.deleted',
+  'attribute.updated',
+  'derivation.created',
+  'derivation.deleted',
+  'condition_set.created',
+  'condition_set.deleted',
+  'condition_set.updated',
+  'environment.created',
+  'environment.deleted',
+  'environment.updated',
+  'instance.bulk_upserted',
+  'instance.created',
+  'instance.deleted',
+  'instance.updated',
   'member.added',
   'member.removed',
+  'policy.applied',
+  'project.created',
+  'project.deleted',
+  'relation.created',
+  'relation.deleted',
+  'relation.updated',
+  'resource.created',
+  'resource.deleted',
+  'resource.updated',
   'role.assigned',
   'role.created',
   'role.deleted',
@@ -17,8 +50,13 @@ export const AUDIT_ACTIONS = [
   'role.updated',
   'service.initialized',
   'session.created',
+  'set_rule.created',
+  'set_rule.deleted',
   'sign_in.refused',
   'signing_key.created',
+  'tuple.bulk_changed',
+  'tuple.created',
+  'tuple.deleted',
   'user.activated',
   'user.created',
   'user.deactivated',
@@ -33,7 +71,25 @@ export type AuditAction = (typeof AUDIT_ACTIONS)[number]
 
 /** What an event is about. */
 export type AuditTarget = {
-  type: 'user' | 'account' | 'role' | 'signing_key' | 'environment' | 'route'
+  type:
+    | 'user'
+    | 'account'
+    | 'role'
+    | 'signing_key'
+    | 'environment'
+    | 'project'
+    | 'api_key'
+    | 'route'
+    | 'instance'
+    | 'tuple'
+    | 'condition_set'
+    | 'set_rule'
+    | 'resource'
+    | 'action'
+    | 'action_group'
+    | 'attribute'
+    | 'relation'
+    | 'derivation'
   id: string
 }
 

@@ -92,7 +92,7 @@ export function authRoutes({ auth }: Dependencies): FastifyPluginAsyncTypebox {
     app.post(
       '/auth/test-token',
       {
-        config: { access: 'signed-in' },
+        config: { access: 'signed-in', ignoresEnvironment: true },
         schema: {
           operationId: 'testToken',
           tags: ['Auth'],
@@ -106,7 +106,7 @@ export function authRoutes({ auth }: Dependencies): FastifyPluginAsyncTypebox {
     app.post(
       '/auth/hash-password',
       {
-        config: { access: { permission: 'postern.users:write' } },
+        config: { access: { permission: 'postern.users:write' }, ignoresEnvironment: true },
         schema: {
           operationId: 'hashPassword',
           tags: ['Auth'],
@@ -125,7 +125,7 @@ export function authRoutes({ auth }: Dependencies): FastifyPluginAsyncTypebox {
     app.post(
       '/auth/change-password',
       {
-        config: { access: 'signed-in', isOpenBeforePasswordChange: true },
+        config: { access: 'signed-in', isOpenBeforePasswordChange: true, ignoresEnvironment: true },
         schema: {
           operationId: 'changePassword',
           tags: ['Auth'],

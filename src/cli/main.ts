@@ -2,10 +2,20 @@ import { isUnavailable } from '../db/errors.ts'
 import { AppError, StartupError } from '../errors.ts'
 import { Interruption, outliveReaders, print, report } from '../terminal.ts'
 import { VERSION } from '../version.ts'
+import { createApiKey, listApiKeys, revokeApiKey } from './api-keys.ts'
 import { backupCommand, restoreCommand } from './backup.ts'
 import { type Command, columns, EXIT_CODES, helpOf, UsageError, usageOf } from './command.ts'
 import { migrateCommand } from './migrate.ts'
 import { openapiCommand } from './openapi.ts'
+import {
+  check,
+  policyApply,
+  policyDiff,
+  policyExport,
+  policyTest,
+  templateApply,
+  templateList,
+} from './policy.ts'
 import { seedCommand } from './seed.ts'
 import { serveCommand } from './serve.ts'
 import { createUser, grantRole, setPassword } from './users.ts'
@@ -18,6 +28,16 @@ export const COMMANDS: readonly Command[] = [
   createUser,
   setPassword,
   grantRole,
+  createApiKey,
+  listApiKeys,
+  revokeApiKey,
+  check,
+  policyExport,
+  policyDiff,
+  policyApply,
+  policyTest,
+  templateList,
+  templateApply,
   openapiCommand,
   backupCommand,
   restoreCommand,

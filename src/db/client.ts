@@ -71,6 +71,13 @@ export function afterCommit(db: Db, listener: () => Promise<void>): void {
   commitListeners.set(db, listener)
 }
 
+const commitPreparers = new WeakMap<Db, (tx: Tx) => Promise<void>>()
+
+/** Has `prepare` run as the last statements of each transaction of `transact` on this pool. If it throws, nothing is written. */
+export function beforeCommit(db: Db, prepare: (tx: Tx) => Promise<void>): void {
+  commitPreparers.set(db, prepare)
+}
+
 /**
  * Runs `work` in a transaction, again from its start when Postgres ended it because two transactions got in each
  * other's way (deadlock, serialization failure). `work` must therefore do nothing but statements on `tx`.
@@ -93,7 +100,11 @@ async function transactOnce<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T>
   const client = await pool.connect()
   let isBroken = false
   try {
-    return await drizzle(client, { casing: 'snake_case' }).transaction(work)
+    return await drizzle(client, { casing: 'snake_case' }).transaction(async (tx) => {
+      const result = await work(tx)
+      await commitPreparers.get(db)?.(tx)
+      return result
+    })
   } catch (error) {
     isBroken = isUnavailable(error)
     throw error

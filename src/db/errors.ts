@@ -13,6 +13,12 @@ export function isUniqueViolation(error: unknown, constraint: string): boolean {
   return found?.code === '23505' && found.constraint === constraint
 }
 
+/** True for a broken foreign key of a name that matches (SQLSTATE 23503). */
+export function isForeignKeyViolation(error: unknown, constraint: RegExp): boolean {
+  const found = databaseError(error)
+  return found?.code === '23503' && constraint.test(found.constraint ?? '')
+}
+
 /** True when two transactions got in each other's way: serialization failure 40001, deadlock 40P01. */
 export function isConcurrencyFailure(error: unknown): boolean {
   const code = databaseError(error)?.code

@@ -1,4 +1,4 @@
-import { and, asc, desc, type SQL, sql } from 'drizzle-orm'
+import { and, asc, desc, type Placeholder, type SQL, sql } from 'drizzle-orm'
 import type { PgColumn } from 'drizzle-orm/pg-core'
 import { AppError } from '../errors.ts'
 
@@ -12,6 +12,9 @@ export type Page<T> = { items: T[]; next?: string; total?: number }
 export type SortKey<Row> = { by: SQL | PgColumn; cast: string; value: (row: Row) => string }
 
 type Cursor = [sort: string, value: string, id: string]
+
+/** Where a page begins, for a statement that was prepared with placeholders in its place. */
+export type PageValues = { cursorValue: string | undefined; cursorId: string | undefined; skip: number }
 
 /**
  * The clauses of one page of a list with a stable order: the sort key, then the id. `sort` is a name from
@@ -28,6 +31,8 @@ export function pageClauses<Row extends { id: string }>(
   limit: number
   offset: number
   toPage: (rows: Row[]) => Page<Row>
+  /** The same clauses for all pages of this order and size, with placeholders for `values`. */
+  prepared: () => { where: SQL | undefined; values: PageValues; shape: string }
 } {
   const isDescending = request.sort.startsWith('-')
   const key = keys[isDescending ? request.sort.slice(1) : request.sort]
@@ -38,6 +43,19 @@ export function pageClauses<Row extends { id: string }>(
 
   return {
     where: cursor && afterCursor(cursor, key, id, isDescending, isById),
+    prepared: () => ({
+      where:
+        cursor &&
+        afterCursor(
+          [request.sort, sql.placeholder('cursorValue'), sql.placeholder('cursorId')],
+          key,
+          id,
+          isDescending,
+          isById,
+        ),
+      values: { cursorValue: cursor?.[1], cursorId: cursor?.[2], skip: request.skip },
+      shape: `${request.sort}_${request.limit}${cursor ? '_after' : ''}${request.skip > 0 ? '_skip' : ''}`,
+    }),
     orderBy: isById ? [direction(id)] : [direction(key.by), direction(id)],
     limit: request.limit + 1,
     offset: request.skip,
@@ -51,7 +69,7 @@ export function pageClauses<Row extends { id: string }>(
 }
 
 function afterCursor(
-  [, value, id]: Cursor,
+  [, value, id]: Cursor | [sort: string, value: Placeholder, id: Placeholder],
   key: SortKey<never>,
   idColumn: PgColumn,
   isDescending: boolean,

@@ -2,7 +2,8 @@ import type { FastifyRequest, RouteOptions } from 'fastify'
 import plugin from 'fastify-plugin'
 import { AppError, type ProblemCode } from '../errors.ts'
 import { anywhere, type BuiltinPermission } from '../permissions.ts'
-import type { PolicyAdapter } from '../policy/adapter.ts'
+import type { GuardAdapter } from '../policy/adapter.ts'
+import { documentEnvironment } from './environment.ts'
 import { problem } from './schemas.ts'
 
 /**
@@ -24,10 +25,12 @@ declare module 'fastify' {
     access?: Access
     /** True for what a person may do who must first change the password. */
     isOpenBeforePasswordChange?: boolean
+    /** True where clients may have their token in the body, so that it must be read first. */
+    isAuthenticatedAfterBody?: boolean
   }
 }
 
-type Options = { policy: PolicyAdapter }
+type Options = { policy: GuardAdapter }
 
 /**
  * Turns `config.access` into hooks, and into the OpenAPI security of the route: authentication before the body is
@@ -40,8 +43,10 @@ export const accessControl = plugin<Options>(
       if (access === undefined) throw new Error(`${String(route.method)} ${route.url} declares no access`)
       documentAccess(route, access)
       if (access === 'public') return
-      route.onRequest = [app.authenticate, ...hooksOf(route.onRequest)]
+      const isLate = route.config?.isAuthenticatedAfterBody === true
+      if (!isLate) route.onRequest = [app.authenticate, ...hooksOf(route.onRequest)]
       route.preHandler = [
+        ...(isLate ? [app.authenticate] : []),
         ...(route.config?.isOpenBeforePasswordChange ? [] : [refuseBeforePasswordChange]),
         ...(access === 'signed-in' ? [] : [scopeCheck(policy, access)]),
         ...hooksOf(route.preHandler),
@@ -62,7 +67,7 @@ async function refuseBeforePasswordChange({ principal }: FastifyRequest): Promis
 }
 
 /** The preHandler that asks the policy (RFC 6750 §3.1 for the refusal). */
-function scopeCheck(policy: PolicyAdapter, access: Guarded) {
+function scopeCheck(policy: GuardAdapter, access: Guarded) {
   const { permission, accounts, otherwise = 'not_found' } = access
   return async (request: FastifyRequest): Promise<void> => {
     const { principal } = request
@@ -82,6 +87,8 @@ function documentAccess(route: RouteOptions, access: Access): void {
   if (route.schema?.hide) return
   const { schema } = route
   const takesInput = schema?.params ?? schema?.querystring ?? schema?.body
+  const environment =
+    access === 'public' || route.config?.ignoresEnvironment ? undefined : documentEnvironment(schema)
   const refusals = {
     ...(access !== 'public' && {
       401: problem('No token, or one that is not valid'),
@@ -89,6 +96,7 @@ function documentAccess(route: RouteOptions, access: Access): void {
     }),
     ...((schema?.params ?? schema?.body) !== undefined && { 400: problem('The request could not be read') }),
     ...(takesInput !== undefined && { 422: problem('The request is not valid') }),
+    ...environment?.refusals,
     ...(schema?.body !== undefined && {
       413: problem('The body is too large'),
       415: problem('Not a supported Content-Type'),
@@ -98,6 +106,7 @@ function documentAccess(route: RouteOptions, access: Access): void {
   }
   route.schema = {
     ...schema,
+    ...(environment && { headers: environment.headers }),
     security:
       access === 'public'
         ? []

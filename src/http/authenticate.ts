@@ -2,13 +2,17 @@ import fastifyJwt from '@fastify/jwt'
 import { TokenError } from 'fast-jwt'
 import type { FastifyRequest } from 'fastify'
 import plugin from 'fastify-plugin'
+import { isApiKey } from '../api-keys/format.ts'
+import type { ApiKeyVerifier } from '../api-keys/verifier.ts'
 import { ACCESS_TOKEN_TYPE, type AccessTokenClaims } from '../auth/tokens.ts'
 import { DEFAULT_ENVIRONMENT } from '../db/client.ts'
+import type { EnvironmentsService } from '../environments/service.ts'
 import { AppError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import type { KeysService } from '../keys/service.ts'
 import type { Caller, Principal, UserPrincipal } from '../principal.ts'
 import type { Holder, UsersRepository } from '../users/repository.ts'
+import { enterEnvironment } from './environment.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -27,6 +31,8 @@ declare module 'fastify' {
 type Options = {
   keys: KeysService
   users: UsersRepository
+  apiKeys: ApiKeyVerifier
+  environments: EnvironmentsService
   issuer: string
   audience: string
 }
@@ -37,11 +43,11 @@ const CACHED_TOKENS = 10_000
 const CACHE_TTL_MS = 60_000
 
 /**
- * Decorates the app with `authenticate`: Bearer token → `request.principal`. A verified signature may come from
- * the library's cache; the holder's state is read anew for every request.
+ * Decorates the app with `authenticate`: Bearer token → `request.principal`, and the environment that the request is
+ * about. A verified signature may come from the library's cache; the holder's state is read anew for every request.
  */
 export const authentication = plugin<Options>(
-  async (app, { keys, users, issuer, audience }) => {
+  async (app, { keys, users, apiKeys, environments, issuer, audience }) => {
     await app.register(fastifyJwt, {
       secret: { public: keyOfToken(keys) },
       decode: { complete: true },
@@ -60,10 +66,15 @@ export const authentication = plugin<Options>(
     app.decorateRequest('holder', null)
     app.decorateRequest('environmentId', DEFAULT_ENVIRONMENT)
     app.decorate('authenticate', async (request: FastifyRequest) => {
-      const claims = await verified(() => app.jwt.verify<AccessTokenClaims>(bearerToken(request)))
-      const holder = await findHolder(users, claims)
-      request.holder = holder
-      request.principal = principalOf(claims, holder)
+      const token = bearerToken(request)
+      if (isApiKey(token)) request.principal = await apiKeys.verify(token)
+      else {
+        const claims = await verified(() => app.jwt.verify<AccessTokenClaims>(token))
+        const holder = await findHolder(users, claims)
+        request.holder = holder
+        request.principal = principalOf(claims, holder)
+      }
+      await enterEnvironment(request, environments)
     })
   },
   { name: 'authentication', fastify: '5.x' },

@@ -10,6 +10,17 @@ export type PoolState = { totalCount: number; idleCount: number; waitingCount: n
 
 export type Metrics = ReturnType<typeof createMetrics>
 
+/** What the decisions of this process have come to, and how their cache does. */
+export type PolicyState = {
+  allowed: number
+  refused: number
+  unlogged: number
+  isBehind: boolean
+  isListening: boolean
+  stalenessSeconds: number
+  kinds: readonly { kind: string; entries: number; hits: number; misses: number }[]
+}
+
 /** The metrics of one process (Prometheus), named `postern_<noun>_<unit>`. */
 export function createMetrics(pool: PoolState) {
   const registry = new Registry()
@@ -47,6 +58,78 @@ export function createMetrics(pool: PoolState) {
     onResponse: (method: string, route: string, status: number, seconds: number): void =>
       requests.observe({ method, route, status }, seconds),
   }
+}
+
+/** The metrics of decisions, read when they are asked for: a decision takes microseconds, and counts only. */
+export function observePolicy({ registry }: Metrics, state: () => PolicyState): void {
+  const registers = [registry]
+  new Counter({
+    name: 'postern_policy_decisions_total',
+    help: 'Decisions by outcome',
+    labelNames: ['allowed'],
+    registers,
+    collect() {
+      const { allowed, refused } = state()
+      this.reset()
+      this.inc({ allowed: 'true' }, allowed)
+      this.inc({ allowed: 'false' }, refused)
+    },
+  })
+  new Counter({
+    name: 'postern_policy_decisions_unlogged_total',
+    help: 'Decisions that could not be written to the decision log',
+    registers,
+    collect() {
+      this.reset()
+      this.inc(state().unlogged)
+    },
+  })
+  new Counter({
+    name: 'postern_policy_cache_lookups_total',
+    help: 'Lookups of facts by kind and outcome',
+    labelNames: ['kind', 'outcome'],
+    registers,
+    collect() {
+      this.reset()
+      for (const { kind, hits, misses } of state().kinds) {
+        this.inc({ kind, outcome: 'hit' }, hits)
+        this.inc({ kind, outcome: 'miss' }, misses)
+      }
+    },
+  })
+  new Gauge({
+    name: 'postern_policy_cache_entries',
+    help: 'Facts that are kept at hand, by kind',
+    labelNames: ['kind'],
+    registers,
+    collect() {
+      for (const { kind, entries } of state().kinds) this.set({ kind }, entries)
+    },
+  })
+  new Gauge({
+    name: 'postern_policy_staleness_seconds',
+    help: 'Time since the database last told what has changed',
+    registers,
+    collect() {
+      this.set(state().stalenessSeconds)
+    },
+  })
+  new Gauge({
+    name: 'postern_policy_behind',
+    help: '1 when a change of this process itself may not be known to its cache',
+    registers,
+    collect() {
+      this.set(state().isBehind ? 1 : 0)
+    },
+  })
+  new Gauge({
+    name: 'postern_policy_listening',
+    help: '1 when Postgres tells of changes by NOTIFY, 0 when they are polled for',
+    registers,
+    collect() {
+      this.set(state().isListening ? 1 : 0)
+    },
+  })
 }
 
 /** Measures every request, and serves GET /metrics; with `token` only to those who send it. */

@@ -2,21 +2,33 @@ import type { FastifyError, FastifyReply, FastifyRequest, FastifySchemaValidatio
 import plugin from 'fastify-plugin'
 import type { AuditRepository } from '../audit/repository.ts'
 import type { Clock } from '../clock.ts'
-import { isConcurrencyFailure, isUnavailable, isUnstorable } from '../db/errors.ts'
+import { isConcurrencyFailure, isForeignKeyViolation, isUnavailable, isUnstorable } from '../db/errors.ts'
 import { AppError, type FieldError, PROBLEMS, type ProblemCode } from '../errors.ts'
 import { principalId } from '../principal.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** What a failure means to the caller; faults are logged and refused writes recorded on the way. */
+    reportFailure(error: Error, request: FastifyRequest): Promise<AppError>
+  }
+}
 
 type Options = { audit: AuditRepository; clock: Clock }
 
 /** Answers every failure with a problem document (RFC 9457), and records refused writes in the audit trail. */
 export const problems = plugin<Options>(
   async (app, { audit, clock }) => {
-    app.setErrorHandler(async (error: FastifyError, request, reply) => {
+    app.decorate('reportFailure', async (error: Error, request: FastifyRequest) => {
       const problem = toAppError(error)
       if (problem.status >= 500) request.log.error({ err: error }, 'request failed')
       if (isRefusedWrite(problem, request)) await recordRefusedWrite(problem, request)
-      return await sendProblem(problem, request, reply)
+      return problem
     })
+
+    app.setErrorHandler(
+      async (error: FastifyError, request, reply) =>
+        await sendProblem(await app.reportFailure(error, request), request, reply),
+    )
 
     app.setNotFoundHandler(
       async (request, reply) => await sendProblem(new AppError('not_found'), request, reply),
@@ -123,6 +135,8 @@ function codeOf(error: Error): ProblemCode {
   if (isUnavailable(error)) return 'database_unavailable'
   if (isUnstorable(error)) return 'validation_failed'
   if (isConcurrencyFailure(error)) return 'conflict'
+  // Its key or name was still known here while another request deleted it.
+  if (isForeignKeyViolation(error, /_environment_id_environments_id_fk$/)) return 'environment_not_found'
   switch ('statusCode' in error ? error.statusCode : undefined) {
     case 404:
       return 'not_found'

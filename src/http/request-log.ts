@@ -5,11 +5,16 @@ import type { DestinationStream } from 'pino'
 import type { Config } from '../config.ts'
 
 const REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/
+/** AuthZEN clients get back whatever id they sent (Authorization API 1.0 §10.1.4): printable ASCII, within bounds. */
+const AUTHZEN_REQUEST_ID = /^[\x20-\x7e]{1,256}$/
+const AUTHZEN_PATHS = /^\/(access\/v1|\.well-known\/authzen-configuration)\b/
 
 /** The id of a request: the client's own when it is short and plain, else a new one. */
 export function requestId(request: IncomingMessage): string {
   const given = request.headers['x-request-id']
-  return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID()
+  const isAuthzen = AUTHZEN_PATHS.test(request.url ?? '')
+  const accepted = isAuthzen ? AUTHZEN_REQUEST_ID : REQUEST_ID
+  return typeof given === 'string' && accepted.test(given) ? given : randomUUID()
 }
 
 /** JSON lines; readable ones on a terminal in development. Neither headers nor bodies nor queries are logged. */
@@ -89,9 +94,13 @@ export const requestLog = plugin(
       reply.header('x-request-id', request.id)
       done()
     })
+    // Its fields are known and none is secret, so nothing is searched for what to redact.
+    const lines = app.log.child({}, { redact: [] })
     app.addHook('onResponse', (request, reply, done) => {
-      request.log.info(
+      if (request.log.level !== lines.level) return done() // the route logs less than the service
+      lines.info(
         {
+          reqId: request.id,
           method: request.method,
           path: request.url.split('?', 1)[0],
           status: reply.statusCode,

@@ -1,8 +1,8 @@
 import { anywhere } from '../permissions.ts'
-import type { AccessQuery, Decision, PolicyAdapter } from './adapter.ts'
+import type { AccessQuery, Decision, GuardAdapter } from './adapter.ts'
 
 /** Decides by the scopes of the principal's own token. Everything not held is refused. */
-export function createTokenScopesAdapter(): PolicyAdapter {
+export function createTokenScopesAdapter(): GuardAdapter {
   return { check: async (query) => decide(query) }
 }
 

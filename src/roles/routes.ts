@@ -20,6 +20,7 @@ import {
   AssignFurtherBody,
   AssignmentSchema,
   AssignPrimaryBody,
+  assignmentTerms,
   ChangePrimaryBody,
   CreateRoleBody,
   ListRolesQuery,
@@ -84,7 +85,7 @@ export function rolesRoutes({ modelOf }: Dependencies): FastifyPluginAsyncTypebo
           tags: ['Roles'],
           summary: 'Create a role; resources and actions that its scopes name are declared on the way',
           body: CreateRoleBody,
-          response: { 201: ref(RoleSchema), 409: problem('The key is taken') },
+          response: { 201: ref(RoleSchema), 409: problem('The key is taken, or there are too many roles') },
         },
       },
       async (request, reply) => {
@@ -121,14 +122,14 @@ export function rolesRoutes({ modelOf }: Dependencies): FastifyPluginAsyncTypebo
           schema: {
             operationId: `${method}Role`,
             tags: ['Roles'],
-            summary: 'Change a role: absent fields stay. Tokens of its holders end when it loses a scope',
+            summary: 'Change a role: absent fields stay. Tokens of those who lose a scope by it end at once',
             params: RoleIdParams,
             headers: IfMatchHeaders,
             body: UpdateRoleBody,
             response: {
               200: ref(RoleSchema),
               404: problem('No such role'),
-              409: problem('The role is built in'),
+              409: problem('The role is built in, or a resource would have too many actions'),
               412: problem('The record has changed'),
             },
           },
@@ -303,12 +304,13 @@ export function rolesRoutes({ modelOf }: Dependencies): FastifyPluginAsyncTypebo
         schema: {
           operationId: 'assignRole',
           tags: ['Roles'],
-          summary: 'Give a user a further role, in an account or in every account',
+          summary:
+            'Give a user a further role, in an account, in every account or on an instance of a resource',
           params: UserIdParams,
           body: AssignFurtherBody,
           response: {
             201: ref(AssignmentSchema),
-            404: problem('No such user, role or account'),
+            404: problem('No such user, role, account or instance'),
             409: problem('The user holds it already'),
           },
         },
@@ -321,6 +323,7 @@ export function rolesRoutes({ modelOf }: Dependencies): FastifyPluginAsyncTypebo
           user_id,
           role_id,
           account_id,
+          assignmentTerms(request.body),
         )
         return reply
           .code(201)

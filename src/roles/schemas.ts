@@ -1,6 +1,7 @@
 import Type, { type Static } from 'typebox'
-import { Key, nullable, Permission, pageQuery, ref, Timestamp, Uuid } from '../http/schemas.ts'
+import { Attributes, Key, nullable, Permission, pageQuery, ref, Timestamp, Uuid } from '../http/schemas.ts'
 import type { AssignmentRow, RoleRow } from './repository.ts'
+import type { AssignmentTerms } from './service.ts'
 
 const RoleName = Type.String({ minLength: 1, maxLength: 128, examples: ['editor'] })
 const Description = Type.String({ maxLength: 1000, examples: ['May write posts'] })
@@ -10,6 +11,12 @@ const Reach = Type.String({
     'Where the role holds when it is given as the primary one: in the home account, or in every account',
 })
 const Scopes = Type.Array(Permission, { maxItems: 500, uniqueItems: true })
+const Extends = Type.Array(Key, {
+  maxItems: 50,
+  uniqueItems: true,
+  description: 'Keys of roles whose scopes this one has too, and those of the roles that they extend',
+  examples: [['viewer']],
+})
 
 export const RoleSchema = Type.Object(
   {
@@ -23,6 +30,15 @@ export const RoleSchema = Type.Object(
       description: 'The permissions of the role, which are the scopes of its holders’ tokens',
       examples: [['post:read', 'post:write']],
     }),
+    extends: Type.Array(Type.String(), {
+      description: 'Keys of the roles whose scopes this one has too',
+      examples: [['viewer']],
+    }),
+    effective_scopes: Type.Array(Type.String(), {
+      description: 'Its own scopes and those of every role that it extends, directly or not',
+      examples: [['post:read', 'post:write']],
+    }),
+    attributes: nullable(Attributes),
     created_at: Timestamp,
     updated_at: Timestamp,
   },
@@ -42,6 +58,8 @@ export const CreateRoleBody = Type.Object(
     description: Type.Optional(nullable(Description)),
     default_reach: Type.Optional(Reach),
     scopes: Type.Optional(Scopes),
+    extends: Type.Optional(Extends),
+    attributes: Type.Optional(nullable(Attributes)),
   },
   {
     additionalProperties: false,
@@ -55,6 +73,8 @@ export const UpdateRoleBody = Type.Object(
     description: Type.Optional(nullable(Description)),
     default_reach: Type.Optional(Reach),
     scopes: Type.Optional(Scopes),
+    extends: Type.Optional(Extends),
+    attributes: Type.Optional(nullable(Attributes)),
   },
   {
     additionalProperties: false,
@@ -80,7 +100,19 @@ export const AssignmentSchema = Type.Object(
     role_id: Uuid,
     role: ref(RoleSummarySchema),
     account_id: nullable(Uuid),
+    resource_instance: nullable(
+      Type.String({
+        description: '`type:key` of the instance that the role is held on; null: it is held in the account',
+        examples: ['document:readme'],
+      }),
+    ),
+    resource_instance_id: nullable(Uuid),
     is_primary: Type.Boolean(),
+    expires_at: Type.Unsafe<string | null>({
+      ...Timestamp,
+      type: ['string', 'null'],
+      description: 'From then on the role is no longer held; null: it is held until it is taken away',
+    }),
     created_at: Timestamp,
   },
   { $id: 'RoleAssignment', title: 'A role held by a user; account_id null: in every account' },
@@ -98,7 +130,24 @@ export const AssignFurtherBody = Type.Object(
       Type.Unsafe<string | null>({
         ...Uuid,
         type: ['string', 'null'],
-        description: 'Account to hold the role in; null: every account; absent: by the role’s reach',
+        description:
+          'Account to hold the role in; null: every account; absent: by the role’s reach, or the account of the instance',
+      }),
+    ),
+    resource_instance: Type.Optional(
+      Type.String({
+        pattern: '^([A-Za-z0-9_-]+:[^\\u0000-\\u001f]+|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})$',
+        maxLength: 641,
+        description:
+          '`type:key` or id of the instance to hold the role on, which must be a role of its resource',
+        examples: ['document:readme'],
+      }),
+    ),
+    expires_at: Type.Optional(
+      Type.String({
+        format: 'date-time',
+        description: 'In the future: until when the role is held',
+        examples: ['2030-01-01T00:00:00.000Z'],
       }),
     ),
   },
@@ -113,6 +162,9 @@ export const presentRole = (row: RoleRow): Static<typeof RoleSchema> => ({
   default_reach: row.defaultReach,
   is_builtin: row.isBuiltin,
   scopes: row.permissions,
+  extends: row.extends,
+  effective_scopes: row.effectivePermissions,
+  attributes: row.attributes,
   created_at: row.createdAt.toISOString(),
   updated_at: row.updatedAt.toISOString(),
 })
@@ -129,12 +181,24 @@ export const presentAssignment = (row: AssignmentRow): Static<typeof AssignmentS
   role_id: row.role.id,
   role: row.role,
   account_id: row.accountId,
+  resource_instance: row.instanceName,
+  resource_instance_id: row.instanceId,
   is_primary: row.isPrimary,
+  expires_at: row.expiresAt?.toISOString() ?? null,
   created_at: row.createdAt.toISOString(),
 })
 
 type UpdateRole = Static<typeof UpdateRoleBody>
 type CreateRole = Static<typeof CreateRoleBody>
+
+/** The terms of an assignment as the service takes them. */
+export const assignmentTerms = ({
+  resource_instance,
+  expires_at,
+}: Static<typeof AssignFurtherBody>): AssignmentTerms => ({
+  ...(resource_instance !== undefined && { instance: resource_instance }),
+  ...(expires_at !== undefined && { expiresAt: new Date(expires_at) }),
+})
 
 /** The fields of a body as the service takes them. */
 export function roleFields({ default_reach, scopes, ...fields }: UpdateRole): Omit<

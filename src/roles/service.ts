@@ -1,27 +1,42 @@
 import type { AuditRepository } from '../audit/repository.ts'
-import { type Database, type Executor, type Tx, transact } from '../db/client.ts'
-import { AppError, fail } from '../errors.ts'
-import { newId } from '../ids.ts'
+import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx, transact } from '../db/client.ts'
+import { AppError, type FieldError, fail } from '../errors.ts'
+import { isUuid, newId } from '../ids.ts'
 import { APPLICATION_KEY, covers, coversPerson, holdsIn, type Reach, SUPER_ADMIN } from '../permissions.ts'
 import { lockPolicyVersion } from '../policy/versions.ts'
 import type { Caller } from '../principal.ts'
+import { assertApplicationKey } from '../resources/keys.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
 import type { UsersRepository } from '../users/repository.ts'
-import type { AssignmentRow, RoleRow, RolesRepository } from './repository.ts'
-
-export type NewRole = {
-  key?: string
-  name: string
-  description?: string | null
-  defaultReach?: Reach
-  permissions?: readonly string[]
-}
+import type { AssignmentRow, DerivationRow, RoleRow, RolesRepository } from './repository.ts'
 
 export type RoleUpdate = {
   name?: string
   description?: string | null
   defaultReach?: Reach
+  attributes?: Record<string, unknown> | null
+  noDirectRolesOnObject?: boolean
+  /** `resource:action`; of a role of a resource, the action alone means one of that resource. */
   permissions?: readonly string[]
+  /** Keys of roles of the same kind whose permissions this one has too. */
+  extends?: readonly string[]
+}
+
+export type NewRole = RoleUpdate & { key?: string; name: string }
+
+/** What a role belongs to that is held on instances of a resource. */
+export type RoleOwner = { id: string; key: string }
+
+/** A derivation, in keys. */
+export type NewDerivation = Omit<DerivationRow, 'id' | 'noDirectRolesOnObject'> & {
+  noDirectRolesOnObject?: boolean
+}
+
+/** Where and until when a further role is held. */
+export type AssignmentTerms = {
+  /** `type:key` or id: the role is held on this instance only. */
+  instance?: string
+  expiresAt?: Date
 }
 
 export type RolesService = ReturnType<typeof createRolesService>
@@ -45,49 +60,96 @@ export function createRolesService({
 }: Dependencies) {
   const { db } = database
   return {
-    /** @throws AppError role_not_found */
-    async getRole(id: string): Promise<RoleRow> {
-      return (await roles.findRole(id)) ?? fail('role_not_found')
+    /** A role held in accounts or everywhere, or one of a resource. @throws AppError role_not_found */
+    async getRole(id: string, resourceId: string | null = null): Promise<RoleRow> {
+      return (await roles.findRole(id, undefined, resourceId)) ?? fail('role_not_found')
+    },
+
+    /** The same by key or, failing that, by id. @throws AppError role_not_found */
+    async resolveRole(keyOrId: string, resourceId: string | null = null): Promise<RoleRow> {
+      const named = await roles.findRoleByKey(keyOrId, undefined, resourceId)
+      if (named || !isUuid(keyOrId)) return named ?? fail('role_not_found')
+      return await this.getRole(keyOrId, resourceId)
     },
 
     listRoles: roles.listRoles,
 
-    /** Defines a role of the application. @throws AppError role_key_taken, validation_failed */
+    /**
+     * Defines a role of the application, held in accounts or everywhere.
+     * @throws AppError role_key_taken, validation_failed, limit_reached
+     */
     async createRole(caller: Caller, input: NewRole): Promise<RoleRow> {
-      const { permissions = [], ...fields } = input
-      const key = input.key ?? keyFromName(input.name)
       return await transact(db, async (tx) => {
-        const id = newId()
-        await roles.insertRole({ ...fields, id, key }, tx)
-        await roles.replacePermissions(id, permissions, tx)
-        await audit.append(
-          {
-            action: 'role.created',
-            caller,
-            target: { type: 'role', id },
-            details: { key, permissions: [...permissions] },
-          },
-          tx,
-        )
-        return (await roles.findRole(id, tx)) ?? fail('role_not_found')
+        await roles.lockDefinitions(tx)
+        return await this.addRole(caller, input, undefined, tx)
       })
     },
 
     /**
-     * Changes a role of the application. Tokens of its holders end at once when it loses a permission; what it
-     * gains is in their next token.
-     * @throws AppError role_not_found, role_is_builtin, precondition_failed
+     * The same in the caller's transaction, which holds `lockDefinitions`; with an owner, a role on its instances.
+     * `at` points to the role in the body.
      */
-    async updateRole(caller: Caller, id: string, changes: RoleUpdate, ifMatch: IfMatch): Promise<RoleRow> {
+    async addRole(
+      caller: Caller,
+      input: NewRole,
+      owner: RoleOwner | undefined,
+      tx: Tx,
+      at = '/body',
+    ): Promise<RoleRow> {
+      const { permissions = [], extends: parents = [], ...fields } = input
+      const key = input.key ?? keyFromName(input.name)
+      assertApplicationKey(key, `${at}/key`)
+      const id = newId()
+      const parentIds = await parentsNamed(parents, owner, tx, at)
+      await roles.insertRole({ ...fields, id, key, resourceId: owner?.id ?? null }, tx)
+      await givePermissions(id, permissions, owner, tx, at)
+      await roles.replaceParents(id, parentIds, tx)
+      await audit.append(
+        {
+          action: 'role.created',
+          caller,
+          target: { type: 'role', id },
+          details: {
+            key,
+            ...(owner && { resource: owner.key }),
+            permissions: [...permissions],
+            ...(parents.length > 0 && { extends: [...parents] }),
+          },
+        },
+        tx,
+      )
+      return (await roles.findRole(id, tx, owner?.id)) ?? fail('role_not_found')
+    },
+
+    /**
+     * Changes a role of the application. Tokens of its holders, and of the holders of roles that extend it, end at
+     * once when it loses a permission; what it gains is in their next token.
+     * @throws AppError role_not_found, role_is_builtin, role_cycle, validation_failed, limit_reached, precondition_failed
+     */
+    async updateRole(
+      caller: Caller,
+      id: string,
+      changes: RoleUpdate,
+      ifMatch: IfMatch,
+      owner?: RoleOwner,
+    ): Promise<RoleRow> {
       return await transact(db, async (tx) => {
-        const role = (await roles.lockRole(id, tx)) ?? fail('role_not_found')
+        await roles.lockDefinitions(tx)
+        const role = (await roles.lockRole(id, tx, 'no key update', owner?.id)) ?? fail('role_not_found')
         if (role.isBuiltin) throw new AppError('role_is_builtin')
         assertMatches(ifMatch, role.revision)
-        const { permissions, ...fields } = changes
+        const { permissions, extends: parents, ...fields } = changes
         await roles.updateRole(id, fields, tx)
-        if (permissions) await roles.replacePermissions(id, permissions, tx)
-        if (permissions && role.permissions.some((held) => !permissions.includes(held))) {
-          await users.raiseTokenVersions(await roles.listHolderIds(id, tx, 'heirs'), tx)
+        if (permissions) await givePermissions(id, permissions, owner, tx, '/body')
+        if (parents) {
+          const parentIds = await parentsNamed(parents, owner, tx, '/body')
+          if (await roles.isAncestorOf(id, parentIds, tx)) throw new AppError('role_cycle')
+          await roles.replaceParents(id, parentIds, tx)
+        }
+        const changed = (await roles.findRole(id, tx, owner?.id)) ?? fail('role_not_found')
+        const left = new Set(changed.effectivePermissions)
+        if (!owner && role.effectivePermissions.some((held) => !left.has(held))) {
+          await users.raiseTokenVersions(await roles.lockHolderIds([id], tx), tx)
         }
         await audit.append(
           {
@@ -97,25 +159,120 @@ export function createRolesService({
             details: {
               fields: Object.keys(changes),
               before: role.permissions,
-              after: permissions ?? role.permissions,
+              after: changed.permissions,
+              ...(parents && { extended: role.extends, extends: changed.extends }),
             },
           },
           tx,
         )
-        return (await roles.findRole(id, tx)) ?? fail('role_not_found')
+        return changed
       })
     },
 
-    /** @throws AppError role_not_found, role_is_builtin, role_in_use, precondition_failed */
-    async deleteRole(caller: Caller, id: string, ifMatch: IfMatch): Promise<void> {
+    /**
+     * Deletes a role that nobody holds. Roles that extend it lose what they had from it, and tokens with that end.
+     * @throws AppError role_not_found, role_is_builtin, role_in_use, precondition_failed
+     */
+    async deleteRole(caller: Caller, id: string, ifMatch: IfMatch, owner?: RoleOwner): Promise<void> {
       await transact(db, async (tx) => {
-        const role = (await roles.lockRole(id, tx)) ?? fail('role_not_found')
+        await roles.lockDefinitions(tx)
+        const role = (await roles.lockRole(id, tx, 'no key update', owner?.id)) ?? fail('role_not_found')
         if (role.isBuiltin) throw new AppError('role_is_builtin')
         assertMatches(ifMatch, role.revision)
-        if ((await roles.listHolderIds(id, tx)).length > 0) throw new AppError('role_in_use')
+        if (await roles.isHeld(id, tx)) throw new AppError('role_in_use')
+        if (!owner && role.effectivePermissions.length > 0) {
+          await users.raiseTokenVersions(await roles.lockHolderIds([id], tx), tx)
+        }
         await roles.deleteRole(id, tx)
         await audit.append(
-          { action: 'role.deleted', caller, target: { type: 'role', id }, details: { key: role.key } },
+          {
+            action: 'role.deleted',
+            caller,
+            target: { type: 'role', id },
+            details: { key: role.key, ...(owner && { resource: owner.key }) },
+          },
+          tx,
+        )
+      })
+    },
+
+    /**
+     * Has a role of a resource be held by whoever holds another one on a related instance.
+     * @throws AppError role_not_found, derivation_exists, limit_reached, validation_failed when it does not fit:
+     *   the relation must be one of this resource with subjects of `onResource`, and `role` one of that resource
+     */
+    async addDerivation(
+      caller: Caller,
+      roleId: string,
+      owner: RoleOwner,
+      input: NewDerivation,
+      findResourceId: (key: string, tx: Tx) => Promise<string | undefined>,
+    ): Promise<DerivationRow> {
+      return await transact(db, async (tx) => {
+        await roles.lockDefinitions(tx)
+        const role = (await roles.lockRole(roleId, tx, 'no key update', owner.id)) ?? fail('role_not_found')
+        const subjectId =
+          (await findResourceId(input.onResource, tx)) ?? misfit('on_resource', 'is no resource')
+        const relation =
+          (await roles.findRelationByKey(owner.id, input.linkedByRelation, tx)) ??
+          misfit('linked_by_relation', `is no relation of ${owner.key}`)
+        if (relation.subjectResourceId !== subjectId) {
+          misfit('on_resource', `is not the subject of the relation ${input.linkedByRelation}`)
+        }
+        const source =
+          (await roles.findRoleByKey(input.role, tx, subjectId)) ??
+          misfit('role', `is no role of ${input.onResource}`)
+        const id = await roles.insertDerivation(
+          {
+            roleId,
+            sourceRoleId: source.id,
+            relationId: relation.id,
+            noDirectRolesOnObject: input.noDirectRolesOnObject ?? false,
+          },
+          tx,
+        )
+        await roles.updateRole(roleId, {}, tx)
+        const { role: from, onResource, linkedByRelation } = input
+        await audit.append(
+          {
+            action: 'derivation.created',
+            caller,
+            target: { type: 'derivation', id },
+            details: {
+              role: role.key,
+              resource: owner.key,
+              from,
+              on_resource: onResource,
+              linked_by_relation: linkedByRelation,
+            },
+          },
+          tx,
+        )
+        const written = await roles.findRole(roleId, tx, owner.id)
+        return written?.derivations.find((one) => one.id === id) ?? fail('derivation_not_found')
+      })
+    },
+
+    /** @throws AppError role_not_found, derivation_not_found */
+    async removeDerivation(
+      caller: Caller,
+      roleId: string,
+      owner: RoleOwner,
+      derivationId: string,
+    ): Promise<void> {
+      await transact(db, async (tx) => {
+        await roles.lockDefinitions(tx)
+        const role = (await roles.lockRole(roleId, tx, 'no key update', owner.id)) ?? fail('role_not_found')
+        if (!(await roles.deleteDerivation(roleId, derivationId, tx)))
+          throw new AppError('derivation_not_found')
+        await roles.updateRole(roleId, {}, tx)
+        await audit.append(
+          {
+            action: 'derivation.deleted',
+            caller,
+            target: { type: 'derivation', id: derivationId },
+            details: { role: role.key, resource: owner.key },
+          },
           tx,
         )
       })
@@ -172,18 +329,21 @@ export function createRolesService({
     },
 
     /**
-     * Gives a user a further role, in `accountId` (null: in every account; undefined: by the role's reach).
-     * @throws AppError user_not_found, role_not_found, account_not_found, role_already_assigned, grant_exceeds_own
+     * Gives a user a further role, in `accountId` (null: in every account; undefined: by the role's reach), or on an
+     * instance, and then in its account. A role on an instance is in no token, so giving one ends none.
+     * @throws AppError user_not_found, role_not_found, account_not_found, instance_not_found, role_already_assigned,
+     *   grant_exceeds_own, validation_failed
      */
     async assignFurther(
       caller: Caller,
       userId: string,
       roleId: string,
       accountId: string | null | undefined,
+      terms: AssignmentTerms = {},
     ): Promise<AssignmentRow> {
       return await transact(db, async (tx) => {
         const user = (await users.lockUser(userId, tx)) ?? fail('user_not_found')
-        return await this.assign(caller, user, roleId, accountId, false, tx)
+        return await this.assign(caller, user, roleId, accountId, false, tx, terms)
       })
     },
 
@@ -205,30 +365,48 @@ export function createRolesService({
       accountId: string | null | undefined,
       isPrimary: boolean,
       tx: Tx,
+      { instance: ref, expiresAt }: AssignmentTerms = {},
     ): Promise<AssignmentRow> {
-      const role = (await roles.lockRole(roleId, tx, 'share')) ?? fail('role_not_found')
-      const heldIn = accountId === undefined ? placeOf(role, user.accountId) : accountId
+      const instance =
+        ref === undefined ? undefined : ((await roles.findInstance(ref, tx)) ?? fail('instance_not_found'))
+      if (instance && !holdsIn(caller.principal, 'postern.roles:assign', instance.accountId)) {
+        throw new AppError('instance_not_found', { boundary: true })
+      }
+      if (instance && accountId !== undefined && accountId !== instance.accountId) {
+        throw new AppError('validation_failed', {
+          errors: [{ pointer: '/body/account_id', detail: 'must be the account of the instance' }],
+        })
+      }
+      const role = (await roles.lockRole(roleId, tx, 'share', instance?.resourceId)) ?? fail('role_not_found')
+      const heldIn =
+        instance?.accountId ?? (accountId === undefined ? placeOf(role, user.accountId) : accountId)
       assertMayGrant(caller, role, heldIn)
       if (heldIn !== null) await addMember(heldIn, user.id, tx)
-      const id = await roles.insertAssignment({ userId: user.id, roleId, accountId: heldIn, isPrimary }, tx)
-      await users.raiseTokenVersions([user.id], tx)
-      await audit.append(
-        assignmentEvent('role.assigned', caller, user.id, role.key, heldIn, user.accountId),
+      const id = await roles.insertAssignment(
+        {
+          userId: user.id,
+          roleId,
+          accountId: heldIn,
+          instanceId: instance?.id ?? null,
+          isPrimary,
+          expiresAt: expiresAt ?? null,
+        },
         tx,
       )
-      return (await roles.findAssignment(user.id, id, tx)) ?? fail('assignment_not_found')
+      if (!instance) await users.raiseTokenVersions([user.id], tx)
+      const assigned = (await roles.findAssignment(user.id, id, tx)) ?? fail('assignment_not_found')
+      await audit.append(assignmentEvent('role.assigned', caller, assigned, user.accountId), tx)
+      return assigned
     },
 
     /** Takes one assignment away under the same rules. The caller counts the super admins afterwards. */
     async unassign(caller: Caller, held: AssignmentRow, homeAccountId: string | null, tx: Tx): Promise<void> {
-      const role = (await roles.lockRole(held.role.id, tx, 'share')) ?? fail('role_not_found')
+      const { id, resourceId } = held.role
+      const role = (await roles.lockRole(id, tx, 'share', resourceId)) ?? fail('role_not_found')
       assertMayGrant(caller, role, held.accountId)
       await roles.deleteAssignment(held.id, tx)
-      await users.raiseTokenVersions([held.userId], tx)
-      await audit.append(
-        assignmentEvent('role.unassigned', caller, held.userId, role.key, held.accountId, homeAccountId),
-        tx,
-      )
+      if (held.instanceId === null) await users.raiseTokenVersions([held.userId], tx)
+      await audit.append(assignmentEvent('role.unassigned', caller, held, homeAccountId), tx)
     },
 
     /**
@@ -248,15 +426,9 @@ export function createRolesService({
 
     /** The same for the roles that the person holds in one account. @throws AppError grant_exceeds_own */
     async assertCoversRolesIn(caller: Caller, userId: string, accountId: string, tx: Tx): Promise<void> {
-      const held = await roles.listHeldRoles(userId, tx)
-      if (
-        !coversPerson(
-          caller.principal,
-          held.filter((role) => role.accountId === accountId),
-        )
-      ) {
-        throw new AppError('grant_exceeds_own')
-      }
+      const held = (await roles.listHeldRoles(userId, tx)).filter((role) => role.accountId === accountId)
+      if (held.some(({ isBuiltin }) => isBuiltin)) refuseMachine(caller)
+      if (!coversPerson(caller.principal, held)) throw new AppError('grant_exceeds_own')
     },
 
     /**
@@ -267,6 +439,7 @@ export function createRolesService({
      * @throws AppError last_super_admin
      */
     async assertSuperAdminStays(tx: Tx, roleKeys?: readonly string[]): Promise<void> {
+      if (environmentId !== DEFAULT_ENVIRONMENT) return // nobody signs in to it
       if (roleKeys && !roleKeys.includes(SUPER_ADMIN)) return
       await lockPolicyVersion(environmentId, tx)
       if ((await roles.countSuperAdmins(tx)) === 0) throw new AppError('last_super_admin')
@@ -275,6 +448,60 @@ export function createRolesService({
     movePrimaryAssignment: roles.movePrimaryAssignment,
     findRoleByKey: roles.findRoleByKey,
   }
+
+  /** @throws AppError validation_failed for what is no permission of the application, or is not declared though it must be */
+  async function givePermissions(
+    roleId: string,
+    permissions: readonly string[],
+    owner: RoleOwner | undefined,
+    tx: Tx,
+    at: string,
+  ): Promise<void> {
+    const field = `${at}/${owner ? 'permissions' : 'scopes'}`
+    const named = permissions.map((one) => (owner && !one.includes(':') ? `${owner.key}:${one}` : one))
+    refuse(named, field, (one) => (PERMISSION.test(one) ? undefined : 'is no permission of the application'))
+    if (!owner) return await roles.replacePermissions(roleId, named, tx)
+    const ids = await roles.findActionIds(named, tx)
+    refuse(named, field, (one) => (ids.has(one) ? undefined : 'is no action that a resource has'))
+    await roles.replaceActions(roleId, [...ids.values()], tx)
+  }
+
+  /** The ids of the roles named. A role extends others of its own kind, and never a built-in one. */
+  async function parentsNamed(
+    keys: readonly string[],
+    owner: RoleOwner | undefined,
+    tx: Tx,
+    at: string,
+  ): Promise<string[]> {
+    const found = new Map<string, RoleRow | undefined>()
+    for (const key of keys) found.set(key, await roles.findRoleByKey(key, tx, owner?.id))
+    refuse(keys, `${at}/extends`, (key) => {
+      const parent = found.get(key)
+      if (!parent) return owner ? `is no role of ${owner.key}` : 'is no role'
+      return parent.isBuiltin ? 'is a built-in role, which no other role may extend' : undefined
+    })
+    return [...found.values()].flatMap((parent) => (parent ? [parent.id] : []))
+  }
+}
+
+const PERMISSION = /^[A-Za-z0-9_-]+:[A-Za-z0-9_-]+$/
+
+/** Refuses the values that `fault` has a word on. @throws AppError validation_failed */
+function refuse(values: readonly string[], at: string, fault: (value: string) => string | undefined): void {
+  const errors = values.flatMap((value, index): FieldError[] => {
+    const detail = fault(value)
+    return detail === undefined ? [] : [{ pointer: `${at}/${index}`, detail }]
+  })
+  if (errors.length > 0) throw new AppError('validation_failed', { errors: errors.slice(0, 50) })
+}
+
+function misfit(field: 'role' | 'on_resource' | 'linked_by_relation', detail: string): never {
+  throw new AppError('validation_failed', { errors: [{ pointer: `/body/${field}`, detail }] })
+}
+
+/** No machine gives or takes a built-in role, those without permissions included. @throws AppError grant_exceeds_own */
+function refuseMachine({ principal }: Caller): void {
+  if (principal.type === 'api_key') throw new AppError('grant_exceeds_own')
 }
 
 function assertMayGrant(caller: Caller, role: RoleRow, accountId: string | null): void {
@@ -282,7 +509,8 @@ function assertMayGrant(caller: Caller, role: RoleRow, accountId: string | null)
   if (accountId !== null && !holdsIn(principal, 'postern.roles:assign', accountId)) {
     throw new AppError('account_not_found', { boundary: true })
   }
-  if (!covers(principal, { accountId, permissions: role.permissions }))
+  if (role.isBuiltin) refuseMachine(caller)
+  if (!covers(principal, { accountId, permissions: role.effectivePermissions }))
     throw new AppError('grant_exceeds_own')
 }
 
@@ -306,16 +534,19 @@ function keyFromName(name: string): string {
 function assignmentEvent(
   action: 'role.assigned' | 'role.unassigned',
   caller: Caller,
-  userId: string,
-  roleKey: string,
-  heldIn: string | null,
+  held: AssignmentRow,
   homeAccountId: string | null,
 ) {
   return {
     action,
     caller,
-    target: { type: 'user', id: userId },
-    accountId: heldIn ?? homeAccountId,
-    details: { role: roleKey, account_id: heldIn },
+    target: { type: 'user', id: held.userId },
+    accountId: held.accountId ?? homeAccountId,
+    details: {
+      role: held.role.key,
+      account_id: held.accountId,
+      ...(held.instanceId !== null && { resource_instance_id: held.instanceId }),
+      ...(held.expiresAt !== null && { expires_at: held.expiresAt.toISOString() }),
+    },
   } as const
 }

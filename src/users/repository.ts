@@ -1,8 +1,16 @@
-import { and, eq, inArray, isNull, ne, type SQL, sql } from 'drizzle-orm'
+import { and, eq, inArray, isNull, ne, type Placeholder, type SQL, sql } from 'drizzle-orm'
 import { foldCase, normalizeEmail } from '../case-folding.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
-import { allOf, containing, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
+import {
+  allOf,
+  containing,
+  type Page,
+  type PageRequest,
+  type PageValues,
+  pageClauses,
+  type SortKey,
+} from '../db/paging.ts'
 import {
   accountMembers,
   accounts,
@@ -55,6 +63,8 @@ export type UserFilters = {
   key?: string
   isActive?: boolean
   accountId?: string
+  /** The account that they are members of, at home there or not. */
+  memberOf?: string
   roleId?: string
 }
 
@@ -98,6 +108,9 @@ export const USER_SORTS = ['created_at', 'email', 'full_name', 'updated_at'] as 
 
 export type UsersRepository = ReturnType<typeof createUsersRepository>
 
+/** How many orders and sizes of pages are kept prepared, on each connection. */
+const PREPARED_PAGES = 50
+
 export function createUsersRepository({ db, prepare }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   const selectUsers = (ex: Executor) =>
     ex
@@ -132,6 +145,7 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
         isLive,
       ),
     )
+  const preparedPages = new Map<string, { execute(values: PageValues): Promise<UserRow[]> }>()
   const preparedHolder = holderQuery.prepare(prepare ? 'holder_of_session' : '')
 
   return {
@@ -144,6 +158,36 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
     async findUser(id: string, ex: Executor = db): Promise<UserRow | undefined> {
       const [row] = await selectUsers(ex).where(and(eq(users.id, id), isLive))
       return row
+    },
+
+    async findUserByKey(key: string, ex: Executor = db): Promise<UserRow | undefined> {
+      const [row] = await selectUsers(ex).where(and(eq(users.key, key), isLive))
+      return row
+    },
+
+    /** True for whoever has credentials or holds a built-in role. */
+    async isProtected(id: string, tx: Tx): Promise<boolean> {
+      const [row] = await tx
+        .select({
+          // Names are written out, because Drizzle leaves the table's name away in a statement over one table.
+          isProtected: sql<boolean>`exists (select from user_credentials c where c.user_id = users.id)
+            or exists (select from role_assignments a join roles r on r.id = a.role_id and r.is_builtin
+              where a.user_id = users.id)`,
+        })
+        .from(users)
+        .where(eq(users.id, id))
+      return row?.isProtected ?? false
+    },
+
+    /** True when somebody at home in the account is protected in that sense. */
+    async hasProtectedResidents(accountId: string, tx: Tx): Promise<boolean> {
+      const { rows } = await tx.execute(sql`select from users u
+        where u.account_id = ${accountId} and u.deleted_at is null
+          and (exists (select from user_credentials c where c.user_id = u.id)
+            or exists (select from role_assignments a join roles r on r.id = a.role_id and r.is_builtin
+              where a.user_id = u.id))
+        limit 1`)
+      return rows.length > 0
     },
 
     /** The same, its row locked until the transaction ends, so that changes to one person come one by one. */
@@ -160,24 +204,11 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
     async listUsers(filters: UserFilters, request: PageRequest): Promise<Page<UserRow>> {
       const clauses = pageClauses(request, sortKeys, users.id)
       const matching = allOf(isLive, ...filterClauses(filters))
-      const wanted = allOf(matching, clauses.where)
-      // Rows that are skipped are counted in the index alone; only those of the page are read and joined.
-      const skipping = () =>
-        inArray(
-          users.id,
-          db
-            .select({ id: users.id })
-            .from(users)
-            .where(wanted)
-            .orderBy(...clauses.orderBy)
-            .limit(clauses.limit)
-            .offset(clauses.offset),
-        )
+      const isFiltered = Object.values(filters).some((filter) => filter !== undefined)
       const page = clauses.toPage(
-        await selectUsers(db)
-          .where(clauses.offset === 0 ? wanted : skipping())
-          .orderBy(...clauses.orderBy)
-          .limit(clauses.limit),
+        isFiltered
+          ? await selectPage(clauses, allOf(matching, clauses.where), clauses.offset)
+          : await unfilteredPage(clauses),
       )
       return request.total ? { ...page, total: await db.$count(users, matching) } : page
     },
@@ -307,6 +338,44 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
     },
   }
 
+  type PageClauses = ReturnType<typeof pageClauses<UserRow>>
+
+  /** Rows that are skipped are counted in the index alone; only those of the page are read and joined. */
+  function selectPage(
+    { orderBy, limit }: PageClauses,
+    wanted: SQL | undefined,
+    offset: number | Placeholder,
+  ) {
+    const skipping = () =>
+      inArray(
+        users.id,
+        db
+          .select({ id: users.id })
+          .from(users)
+          .where(wanted)
+          .orderBy(...orderBy)
+          .limit(limit)
+          .offset(offset),
+      )
+    return selectUsers(db)
+      .where(offset === 0 ? wanted : skipping())
+      .orderBy(...orderBy)
+      .limit(limit)
+  }
+
+  /** The list that everybody opens first: building and planning it costs more than running it, so it is prepared. */
+  async function unfilteredPage(clauses: PageClauses): Promise<UserRow[]> {
+    const { where, values, shape } = clauses.prepared()
+    const known = preparedPages.get(shape)
+    if (known) return await known.execute(values)
+    if (preparedPages.size >= PREPARED_PAGES)
+      return await selectPage(clauses, allOf(isLive, clauses.where), clauses.offset)
+    const query = selectPage(clauses, allOf(isLive, where), values.skip > 0 ? sql.placeholder('skip') : 0)
+    const statement = query.prepare(prepare ? `users_page_${shape}` : '')
+    preparedPages.set(shape, statement)
+    return await statement.execute(values)
+  }
+
   function filterClauses(filters: UserFilters): (SQL | undefined)[] {
     return [
       filters.q === undefined ? undefined : sql`${users.searchText} like ${containing(foldCase(filters.q))}`,
@@ -314,9 +383,13 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
       filters.key === undefined ? undefined : eq(users.key, filters.key),
       filters.isActive === undefined ? undefined : eq(users.isActive, filters.isActive),
       filters.accountId === undefined ? undefined : eq(users.accountId, filters.accountId),
+      filters.memberOf === undefined
+        ? undefined
+        : sql`exists (select from ${accountMembers} m where m.user_id = ${users.id} and m.account_id = ${filters.memberOf})`,
       filters.roleId === undefined
         ? undefined
-        : sql`exists (select from ${roleAssignments} held where held.user_id = ${users.id} and held.role_id = ${filters.roleId})`,
+        : sql`exists (select from ${roleAssignments} held where held.user_id = ${users.id}
+            and held.role_id = ${filters.roleId} and coalesce(held.expires_at > now(), true))`,
     ]
   }
 

@@ -91,8 +91,8 @@ export function usersRoutes({
         const { email, password, ...fields } = request.body
         const user = await of(request).users.createUser(callerOf(request), {
           ...userFields(fields),
-          email,
-          password,
+          ...(email !== undefined && { email }),
+          ...(password !== undefined && { password }),
         })
         setEtag(reply, user)
         return reply.code(201).header('location', `/api/v1/users/${user.id}`).send(presentUser(user))
@@ -131,7 +131,7 @@ export function usersRoutes({
     app.get(
       '/users/me',
       {
-        config: { access: 'signed-in', isOpenBeforePasswordChange: true },
+        config: { access: 'signed-in', isOpenBeforePasswordChange: true, ignoresEnvironment: true },
         schema: {
           operationId: 'getOwnUser',
           tags: ['Users'],
@@ -148,7 +148,7 @@ export function usersRoutes({
 
     const updateOwn = (operationId: string) =>
       ({
-        config: { access: 'signed-in' },
+        config: { access: 'signed-in', ignoresEnvironment: true },
         schema: {
           operationId,
           tags: ['Users'],
@@ -180,7 +180,7 @@ export function usersRoutes({
     app.get(
       '/users/me/permissions',
       {
-        config: { access: 'signed-in' },
+        config: { access: 'signed-in', ignoresEnvironment: true },
         schema: {
           operationId: 'getOwnPermissions',
           tags: ['Users'],
@@ -201,7 +201,7 @@ export function usersRoutes({
     app.get(
       '/users/me/accounts',
       {
-        config: { access: 'signed-in' },
+        config: { access: 'signed-in', ignoresEnvironment: true },
         schema: {
           operationId: 'listOwnAccounts',
           tags: ['Users'],

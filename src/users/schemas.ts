@@ -43,8 +43,16 @@ const names = {
 
 export const CreateUserBody = Type.Object(
   {
-    email: Email,
-    password: Password,
+    email: Type.Optional(
+      Type.String({ ...Email, description: 'Required of people who can sign in; see `password`' }),
+    ),
+    password: Type.Optional(
+      Type.String({
+        ...Password,
+        description:
+          'Required in the default environment, unless an API key asks. With an API key and in other environments there is none',
+      }),
+    ),
     ...names,
     key: Type.Optional(UserKey),
     attributes: Type.Optional(nullable(Attributes)),

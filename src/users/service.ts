@@ -2,16 +2,23 @@ import type { AccountsService } from '../accounts/service.ts'
 import type { AnonymousCaller } from '../audit/events.ts'
 import type { AuditRepository } from '../audit/repository.ts'
 import type { PasswordHasher } from '../auth/passwords.ts'
-import { type Database, type Tx, transact } from '../db/client.ts'
+import { normalizeEmail } from '../case-folding.ts'
+import { type Database, DEFAULT_ENVIRONMENT, type Tx, transact } from '../db/client.ts'
 import { AppError, fail } from '../errors.ts'
 import { isUuid, newId } from '../ids.ts'
 import { holdsIn } from '../permissions.ts'
 import type { Caller } from '../principal.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
 import type { RolesService } from '../roles/service.ts'
+import { refuseTakeover } from './protection.ts'
 import type { UserChanges, UserRow, UsersRepository } from './repository.ts'
 
 export type NewUser = Omit<UserChanges, 'email' | 'key'> & { email: string; password: string; key?: string }
+/** Without a password: somebody who cannot sign in. */
+export type UserInput = Omit<NewUser, 'email' | 'password'> & { email?: string | null; password?: string }
+/** Somebody whom another system keeps: no credentials, no home account. */
+export type SyncedUser = Pick<UserChanges, 'email' | 'firstName' | 'lastName' | 'attributes'> & { key: string }
+export type SyncedUserChanges = Omit<SyncedUser, 'key'>
 export type UserUpdate = UserChanges & {
   password?: string
   /** Whether the new password must be changed at the next sign-in; by default as the configuration says. */
@@ -22,6 +29,7 @@ export type UsersService = ReturnType<typeof createUsersService>
 
 type Dependencies = {
   database: Database
+  environmentId: string
   users: UsersRepository
   accounts: AccountsService
   roles: RolesService
@@ -32,7 +40,8 @@ type Dependencies = {
 }
 
 export function createUsersService(dependencies: Dependencies) {
-  const { database, users, accounts, roles, passwords, audit, mustChangeWhenSetByAdmin } = dependencies
+  const { database, environmentId, users, accounts, roles, passwords, audit, mustChangeWhenSetByAdmin } =
+    dependencies
   const { db } = database
   return {
     listUsers: users.listUsers,
@@ -48,11 +57,14 @@ export function createUsersService(dependencies: Dependencies) {
       return id === undefined ? undefined : await users.findUser(id)
     },
 
-    /** @throws AppError email_taken, user_key_taken, account_not_found, sign_in_busy */
-    async createUser(caller: Caller, input: NewUser): Promise<UserRow> {
+    /**
+     * A person with a password, or, from an API key or in another environment than the default one, without.
+     * @throws AppError email_taken, user_key_taken, account_not_found, sign_in_busy, validation_failed
+     */
+    async createUser(caller: Caller, input: UserInput): Promise<UserRow> {
       const { password, ...fields } = input
-      passwords.assertAcceptable(password)
-      const hash = await passwords.hash(password)
+      assertCredentialsFit(caller, input)
+      const hash = password === undefined ? undefined : await hashed(password)
       return await transact(db, async (tx) => {
         const id = await this.insertUser(fields, hash, mustChangeWhenSetByAdmin, tx)
         await audit.append(
@@ -61,7 +73,7 @@ export function createUsersService(dependencies: Dependencies) {
             caller,
             target: { type: 'user', id },
             accountId: fields.accountId ?? null,
-            personal: { email: fields.email },
+            personal: { email: fields.email ?? null },
           },
           tx,
         )
@@ -72,8 +84,7 @@ export function createUsersService(dependencies: Dependencies) {
     /** A person registers: no role, no account. @throws AppError email_taken, sign_in_busy */
     async registerUser(caller: AnonymousCaller, input: NewUser): Promise<UserRow> {
       const { password, ...fields } = input
-      passwords.assertAcceptable(password)
-      const hash = await passwords.hash(password)
+      const hash = await hashed(password)
       return await transact(db, async (tx) => {
         const id = await this.insertUser(fields, hash, false, tx)
         await audit.append(
@@ -89,10 +100,10 @@ export function createUsersService(dependencies: Dependencies) {
       })
     },
 
-    /** Writes the person, the membership in the home account and the credentials. */
+    /** Writes the person, the membership in the home account and the credentials, if there are some. */
     async insertUser(
-      fields: Omit<NewUser, 'password'>,
-      passwordHash: string,
+      fields: Omit<UserInput, 'password'>,
+      passwordHash: string | undefined,
       mustChange: boolean,
       tx: Tx,
     ): Promise<string> {
@@ -104,23 +115,25 @@ export function createUsersService(dependencies: Dependencies) {
         tx,
       )
       if (fields.accountId) await accounts.insertMember(fields.accountId, id, tx)
-      await users.upsertCredentials(id, passwordHash, mustChange, tx)
+      if (passwordHash !== undefined) await users.upsertCredentials(id, passwordHash, mustChange, tx)
       return id
     },
 
     /**
      * An administrator's change. A new password ends every session of the person; a new home account moves them.
-     * @throws AppError user_not_found, grant_exceeds_own, precondition_failed, email_taken, user_key_taken,
-     * account_not_found, insufficient_scope, last_super_admin
+     * @throws AppError user_not_found, grant_exceeds_own, user_is_protected, precondition_failed, email_taken,
+     * user_key_taken, account_not_found, insufficient_scope, validation_failed, last_super_admin
      */
     async updateUser(caller: Caller, id: string, update: UserUpdate, ifMatch: IfMatch): Promise<UserRow> {
       const { password, mustChangePassword = mustChangeWhenSetByAdmin, accountId, ...changes } = update
-      if (password !== undefined) passwords.assertAcceptable(password)
-      const hash = password === undefined ? undefined : await passwords.hash(password)
+      const hash = password === undefined || !takesPasswords(caller) ? undefined : await hashed(password)
       return await transact(db, async (tx) => {
         const user = (await users.lockUser(id, tx)) ?? fail('user_not_found')
         assertMatches(ifMatch, user.revision)
-        await roles.assertCoversPerson(caller, id, tx)
+        if (caller.principal.type !== 'api_key') await roles.assertCoversPerson(caller, id, tx)
+        else if (password !== undefined || touchesIdentity(user, changes))
+          await refuseTakeover(caller, id, users, tx)
+        if (password !== undefined && hash === undefined) throw refusedPassword(caller)
         if (accountId !== undefined && accountId !== user.accountId)
           await this.changeHome(caller, user, accountId, tx)
         await this.writeChanges(caller, user, changes, tx)
@@ -149,31 +162,83 @@ export function createUsersService(dependencies: Dependencies) {
       })
     },
 
+    /** Writes somebody whom another system keeps; returns the id. @throws AppError email_taken, user_key_taken */
+    async insertSynced(caller: Caller, user: SyncedUser, tx: Tx): Promise<string> {
+      const id = newId()
+      const fullName = nameOf(user)
+      await users.insertUser({ ...user, ...(fullName !== undefined && { fullName }), id }, tx)
+      await audit.append(
+        {
+          action: 'user.created',
+          caller,
+          target: { type: 'user', id },
+          personal: { email: user.email ?? null },
+        },
+        tx,
+      )
+      return id
+    },
+
+    /**
+     * What another system says of a person, whose row must be locked. Whoever has credentials or a built-in role
+     * keeps the email; names and attributes of theirs a machine may change.
+     * @throws AppError user_is_protected, grant_exceeds_own, email_taken
+     */
+    async writeSynced(caller: Caller, user: UserRow, changes: SyncedUserChanges, tx: Tx): Promise<void> {
+      if (caller.principal.type === 'user') await roles.assertCoversPerson(caller, user.id, tx)
+      const { email, ...others } = changes
+      const isNewEmail = email !== undefined && !isSameEmail(email, user.email)
+      if (isNewEmail && (await users.isProtected(user.id, tx))) throw new AppError('user_is_protected')
+      const wasNamedByParts = user.fullName === null || user.fullName === nameOf(user)
+      const fullName = wasNamedByParts ? (nameOf({ ...user, ...others }) ?? null) : user.fullName
+      await this.writeChanges(
+        caller,
+        user,
+        { ...others, ...(isNewEmail && { email }), ...(fullName !== user.fullName && { fullName }) },
+        tx,
+      )
+    },
+
+    /** The end of somebody whom another system keeps. @throws AppError user_not_found, user_is_protected */
+    async deleteSynced(caller: Caller, id: string): Promise<void> {
+      await transact(db, async (tx) => {
+        const user = (await users.lockUser(id, tx)) ?? fail('user_not_found')
+        if (await users.isProtected(id, tx)) throw new AppError('user_is_protected')
+        await this.deleteLocked(caller, user, tx)
+      })
+    },
+
     /** @throws AppError user_not_found, grant_exceeds_own, last_super_admin */
     async setActive(caller: Caller, id: string, isActive: boolean, ifMatch?: IfMatch): Promise<UserRow> {
       return await this.updateUser(caller, id, { isActive }, ifMatch)
     },
 
-    /** @throws AppError user_not_found, grant_exceeds_own, last_super_admin, precondition_failed */
+    /** @throws AppError user_not_found, grant_exceeds_own, user_is_protected, last_super_admin, precondition_failed */
     async deleteUser(caller: Caller, id: string, ifMatch: IfMatch): Promise<void> {
       await transact(db, async (tx) => {
         const user = (await users.lockUser(id, tx)) ?? fail('user_not_found')
         assertMatches(ifMatch, user.revision)
+        await refuseTakeover(caller, id, users, tx)
         await roles.assertCoversPerson(caller, id, tx)
-        await users.softDeleteUser(id, tx)
-        await users.endSessions(id, 'user_deleted', tx)
-        await audit.append(
-          {
-            action: 'user.deleted',
-            caller,
-            target: { type: 'user', id },
-            accountId: user.accountId,
-            personal: { email: user.email },
-          },
-          tx,
-        )
+        await this.deleteLocked(caller, user, tx)
         await roles.assertSuperAdminStays(tx)
       })
+    },
+
+    /** Writes the end of a person, whose row must be locked, and of their sessions. */
+    async deleteLocked(caller: Caller, user: UserRow, tx: Tx): Promise<void> {
+      await users.softDeleteUser(user.id, tx)
+      await users.endSessions(user.id, 'user_deleted', tx)
+      await audit.append(
+        {
+          action: 'user.deleted',
+          caller,
+          target: { type: 'user', id: user.id },
+          accountId: user.accountId,
+          personal: { email: user.email },
+        },
+        tx,
+      )
     },
 
     /** Where the person's record belongs, for the guard of reads: every account they are a member of. */
@@ -252,7 +317,48 @@ export function createUsersService(dependencies: Dependencies) {
       await accounts.moveLockedUser(caller, user, accountId, tx)
     },
   }
+
+  /** People sign in to the default environment only; and no machine decides with what. */
+  function takesPasswords({ principal }: Caller): boolean {
+    return environmentId === DEFAULT_ENVIRONMENT && principal.type !== 'api_key'
+  }
+
+  function refusedPassword({ principal }: Caller): AppError {
+    const detail =
+      environmentId === DEFAULT_ENVIRONMENT && principal.type === 'api_key'
+        ? 'cannot be set with an API key'
+        : 'cannot be set, because people sign in to the default environment only'
+    return new AppError('validation_failed', { errors: [{ pointer: '/body/password', detail }] })
+  }
+
+  /** @throws AppError validation_failed */
+  function assertCredentialsFit(caller: Caller, input: UserInput): void {
+    if (!takesPasswords(caller)) {
+      if (input.password !== undefined) throw refusedPassword(caller)
+      return
+    }
+    const missing = (['email', 'password'] as const).filter((field) => input[field] == null)
+    if (missing.length > 0) {
+      throw new AppError('validation_failed', {
+        errors: missing.map((field) => ({ pointer: `/body/${field}`, detail: 'is required' })),
+      })
+    }
+  }
+
+  async function hashed(password: string): Promise<string> {
+    passwords.assertAcceptable(password)
+    return await passwords.hash(password)
+  }
 }
+
+/** Whether the change is of who the person is and can be, and not only of how they are called and described. */
+const touchesIdentity = (user: UserRow, { email, key, isActive }: UserChanges): boolean =>
+  (email !== undefined && email !== user.email) ||
+  (key !== undefined && key !== user.key) ||
+  (isActive !== undefined && isActive !== user.isActive)
+
+const isSameEmail = (one: string | null, other: string | null): boolean =>
+  one === null || other === null ? one === other : normalizeEmail(one) === normalizeEmail(other)
 
 function nameOf({ firstName, lastName }: UserChanges): string | undefined {
   const name = [firstName, lastName].filter(Boolean).join(' ')

@@ -1,0 +1,90 @@
+import { AppError } from '../errors.ts'
+import type { Attributes, Decision, Question, Refusal, Source } from '../policy/engine/model.ts'
+import type { Answer, Evaluation } from './schemas.ts'
+
+type Entity = { properties?: Attributes | undefined }
+
+/** A fault of the body at an RFC 6901 pointer into it. */
+export const invalid = (pointer: string, detail: string): AppError =>
+  new AppError('invalid_request', {
+    detail: `${pointer.slice(1).replaceAll('/', '.')} ${detail}`,
+    errors: [{ pointer: `/body${pointer}`, detail }],
+  })
+
+/**
+ * The account that a question is about: `resource.properties.tenant`, or else `context.tenant`.
+ * @throws AppError invalid_request when what is there is not a text: no other account may step in for it
+ */
+export function tenantOf(resource: Entity, context: Attributes | undefined): string | undefined {
+  const tenant = resource.properties?.['tenant'] ?? context?.['tenant'] ?? undefined
+  if (tenant === undefined || typeof tenant === 'string') return tenant
+  const isOfResource = (resource.properties?.['tenant'] ?? undefined) !== undefined
+  throw invalid(isOfResource ? '/resource/properties/tenant' : '/context/tenant', 'must be a string')
+}
+
+/** A resource as the decision core takes it; without an id, the resource as such. */
+export const resourceOf = (
+  { type, id, properties }: Entity & { type: string; id?: string },
+  tenant: string,
+): Question['resource'] => ({ type, key: id, tenant, attributes: properties })
+
+/** A subject as the decision core takes it. */
+export const userOf = ({ id, properties }: Entity & { id: string }): Question['user'] => ({
+  key: id,
+  attributes: properties,
+})
+
+/** An action as the decision core takes it. */
+export const actionOf = ({ name, properties }: Entity & { name: string }): Question['action'] => ({
+  name,
+  properties,
+})
+
+/** An evaluation as the decision core takes it. */
+export const questionOf = (evaluation: Evaluation, tenant: string): Question => ({
+  user: userOf(evaluation.subject),
+  action: actionOf(evaluation.action),
+  resource: resourceOf(evaluation.resource, tenant),
+  context: evaluation.context,
+})
+
+const REASONS: Record<Source, string> = {
+  rbac: 'A role of the subject allows it',
+  abac: 'An attribute rule allows it',
+  rebac: 'A role of the subject on the resource, or on a related one, allows it',
+}
+
+const REFUSALS: Record<Refusal, string> = {
+  no_such_resource: 'There is no such type of resource',
+  no_such_action: 'There is no such action on this type of resource',
+  user_inactive: 'The subject is not active',
+  tenant_inactive: 'The account is not active',
+  graph_too_large: 'Too many relationships lead to the resource',
+}
+
+const DENIED = 'No role, attribute rule or relationship allows it'
+
+// Most answers are one of these two.
+const PERMIT: Answer = { decision: true }
+const DENY: Answer = { decision: false }
+
+/** A decision as an answer, with a sentence that says why when it is asked for. */
+export function answerOf({ allowed, source, refusal }: Decision, withReason: boolean): Answer {
+  if (!withReason) return allowed ? PERMIT : DENY
+  const reason = source ? REASONS[source] : refusal ? REFUSALS[refusal] : DENIED
+  return { decision: allowed, context: { reason } }
+}
+
+/** The answer about a subject that cannot be a user: no. */
+export const unknownSubject = (withReason: boolean): Answer =>
+  withReason ? { decision: false, context: { reason: 'There is no such type of subject' } } : DENY
+
+/** Whether the request wants to know why: `options.reason`. */
+export function asksForReason(body: unknown): boolean {
+  const options: unknown = isObject(body) ? body['options'] : undefined
+  return isObject(options) && options['reason'] === true
+}
+
+/** A JSON object, as opposed to a list, a text and so on. */
+export const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)

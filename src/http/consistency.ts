@@ -1,0 +1,26 @@
+import plugin from 'fastify-plugin'
+import type { ModelOf } from '../model.ts'
+import { CONSISTENCY_HEADER, consistencyToken, versionOfToken } from '../policy/consistency.ts'
+
+const READS = new Set(['GET', 'HEAD', 'OPTIONS'])
+
+/**
+ * Answers to writes carry the version of what they wrote (`X-Postern-Consistency`). A request that sends it back is
+ * answered as of that version or a later one, by whichever process.
+ */
+export const consistency = plugin<{ modelOf: ModelOf }>(
+  async (app, { modelOf }) => {
+    app.addHook('preHandler', async (request) => {
+      const token = request.headers[CONSISTENCY_HEADER]
+      if (typeof token !== 'string' || !request.principal) return
+      await modelOf(request.environmentId).decisions.ensureVersion(versionOfToken(token))
+    })
+
+    app.addHook('onSend', async (request, reply) => {
+      if (READS.has(request.method) || reply.statusCode >= 400 || !request.principal) return
+      const version = await modelOf(request.environmentId).decisions.versionOfWrites()
+      if (version !== undefined) reply.header(CONSISTENCY_HEADER, consistencyToken(version))
+    })
+  },
+  { name: 'consistency', dependencies: ['authentication'] },
+)

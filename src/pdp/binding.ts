@@ -1,0 +1,42 @@
+import type { FastifyRequest } from 'fastify'
+import { AppError } from '../errors.ts'
+import type { Access } from '../http/access.ts'
+import type { ModelOf } from '../model.ts'
+import { anywhere } from '../permissions.ts'
+import type { Question } from '../policy/engine/model.ts'
+
+const CHECK = 'postern.policy:check'
+const CHECK_ANYWHERE = anywhere(CHECK)
+
+/** Whoever may ask in one account only asks about that one (see `boundTo`). */
+export const mayCheck: Access = {
+  permission: CHECK,
+  accounts: ({ principal }) => (principal?.accountId ? [principal.accountId] : []),
+  otherwise: 'insufficient_scope',
+}
+
+export type Account = { id: string; key: string; attributes: Record<string, unknown> | null }
+
+/** True for a caller who may ask about one account only. */
+export const isBound = ({ principal }: FastifyRequest): boolean =>
+  principal?.scopes.has(CHECK_ANYWHERE) !== true
+
+/** The account that a bound caller may ask about. @throws AppError account_not_found */
+export async function boundTo(request: FastifyRequest, modelOf: ModelOf): Promise<Account> {
+  return await modelOf(request.environmentId).accounts.getAccount(request.principal?.accountId ?? '')
+}
+
+/** The key of the account, if it is the one that was named or none was. @throws AppError insufficient_scope */
+export function tenantWithin(account: Account, tenant: string | undefined): string {
+  if (tenant === undefined || tenant === account.key || tenant === account.id) return account.key
+  throw new AppError('insufficient_scope', { requiredScope: CHECK_ANYWHERE, boundary: true })
+}
+
+/** The same question, asked about the account. @throws AppError insufficient_scope */
+export const askedWithin = <Q extends { resource: Question['resource'] }>(
+  account: Account,
+  question: Q,
+): Q => ({
+  ...question,
+  resource: { ...question.resource, tenant: tenantWithin(account, question.resource.tenant) },
+})

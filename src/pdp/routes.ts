@@ -1,0 +1,243 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyRequest } from 'fastify'
+import { presentLocalAssignment } from '../permit/schemas.ts'
+import type { Decision, Question } from '../policy/engine/model.ts'
+import type { PermissionsQuery } from '../policy/listings.ts'
+import type { Services } from '../services.ts'
+import { askedWithin, boundTo, isBound, mayCheck, tenantWithin } from './binding.ts'
+import { answerErrorsAsPdp } from './errors.ts'
+import {
+  permissionsQueryOf,
+  questionOf,
+  questionOfAllTenants,
+  questionOfHeaders,
+  questionsOf,
+  tokenInBody,
+  userInQuery,
+  usersQueryOf,
+  withBareKeys,
+} from './mapping.ts'
+import {
+  ALLOWED,
+  type Allowed,
+  AllowedSchema,
+  AllTenantsSchema,
+  AnyBody,
+  BulkSchema,
+  LocalAssignmentsQuery,
+  OpaSchema,
+  presentAuthorizedUsers,
+  presentExplanation,
+  presentTenant,
+  presentUserPermissions,
+  REFUSED,
+  TenantsSchema,
+} from './schemas.ts'
+
+type Dependencies = Pick<Services, 'modelOf' | 'config' | 'isReady'>
+
+const BODY_LIMIT_BYTES = 1_048_576
+
+/**
+ * The HTTP API of Permit's PDP, as its SDKs call it: checks and searches over the decisions of the environment that
+ * the key is for. The protocol is not ours, so it is no part of the OpenAPI document.
+ */
+export function pdpRoutes({ modelOf, config, isReady }: Dependencies): FastifyPluginAsyncTypebox {
+  const modelFor = (request: FastifyRequest) => modelOf(request.environmentId)
+  const decisionsFor = (request: FastifyRequest) => modelFor(request).decisions
+  const isDebugging = (body: unknown): boolean => config.policy.debug || asksForReasons(body)
+
+  /** The question as this caller may ask it. */
+  const within = async <Q extends { resource: Question['resource'] }>(
+    request: FastifyRequest,
+    question: Q,
+  ): Promise<Q> => (isBound(request) ? askedWithin(await boundTo(request, modelOf), question) : question)
+
+  async function answerWith(
+    request: FastifyRequest,
+    question: Question,
+    withReasons: boolean,
+  ): Promise<Allowed> {
+    const asked = await within(request, question)
+    const decisions = decisionsFor(request)
+    if (withReasons) return presentExplanation(await decisions.explain(asked))
+    return answerOf(await decisions.check(asked, { requestId: request.id }))
+  }
+
+  /** The answer, at once if nothing has to be waited for: most checks are answered here, so no promise is made. */
+  function answer(request: FastifyRequest, body: unknown): Allowed | Promise<Allowed> {
+    const question = questionOf(body)
+    const withReasons = isDebugging(body)
+    if (withReasons || isBound(request)) return answerWith(request, question, withReasons)
+    const decision = decisionsFor(request).checkNow(question, { requestId: request.id })
+    return decision ? answerOf(decision) : answerWith(request, question, false)
+  }
+
+  const guarded = { config: { access: mayCheck } } as const
+  const asking = { ...guarded, bodyLimit: Math.min(BODY_LIMIT_BYTES, config.http.bodyLimitBytes) } as const
+
+  return async (app) => {
+    answerErrorsAsPdp(app)
+
+    app.post(
+      '/allowed',
+      { ...asking, schema: { hide: true, body: AnyBody, response: { 200: AllowedSchema } } },
+      (request, reply) => {
+        const answered = answer(request, request.body)
+        if (answered instanceof Promise) return answered
+        // Not returned: a reply is a promise too.
+        reply.send(answered)
+        return undefined
+      },
+    )
+
+    app.post(
+      '/v1/data/permit/root',
+      { ...asking, schema: { hide: true, body: AnyBody, response: { 200: OpaSchema } } },
+      (request, reply) => {
+        const answered = answer(request, inputOf(request.body))
+        if (answered instanceof Promise) return answered.then((result) => ({ result }))
+        reply.send({ result: answered })
+        return undefined
+      },
+    )
+
+    app.post(
+      '/allowed/bulk',
+      { ...asking, schema: { hide: true, body: AnyBody, response: { 200: BulkSchema } } },
+      async (request) => {
+        const questions = questionsOf(request.body)
+        const own = isBound(request) ? await boundTo(request, modelOf) : undefined
+        const asked = own ? questions.map((question) => askedWithin(own, question)) : questions
+        if (config.policy.debug) {
+          const explained: Allowed[] = []
+          for (const question of asked)
+            explained.push(presentExplanation(await decisionsFor(request).explain(question)))
+          return { allow: explained }
+        }
+        const decisions = await decisionsFor(request).checkMany(asked, { requestId: request.id })
+        return { allow: decisions.map(answerOf) }
+      },
+    )
+
+    app.post(
+      '/allowed/all-tenants',
+      {
+        ...asking,
+        config: { access: mayCheck, isAuthenticatedAfterBody: true },
+        preValidation: async ({ headers, body }) => {
+          headers.authorization ??= tokenInBody(body)
+        },
+        schema: { hide: true, body: AnyBody, response: { 200: AllTenantsSchema } },
+      },
+      async (request) => {
+        const question = questionOfAllTenants(request.body)
+        const allowed = await allowedTenants(request, question)
+        return { allowed_tenants: allowed, allowedTenants: allowed }
+      },
+    )
+
+    app.post('/user-permissions', { ...asking, schema: { hide: true, body: AnyBody } }, async (request) => {
+      const asked = permissionsQueryOf(request.body)
+      const { query, isWanted } = withBareKeys(isBound(request) ? await askedOfOwn(request, asked) : asked)
+      return presentUserPermissions((await decisionsFor(request).userPermissions(query)).filter(isWanted))
+    })
+
+    app.post(
+      '/user-tenants',
+      { ...asking, schema: { hide: true, body: AnyBody, response: { 200: TenantsSchema } } },
+      async (request) => {
+        const user = userInQuery(request.body)
+        const tenants = await decisionsFor(request).userTenants(user.key)
+        const own = isBound(request) ? await boundTo(request, modelOf) : undefined
+        return tenants.filter(({ id }) => own === undefined || id === own.id).map(presentTenant)
+      },
+    )
+
+    app.post('/authorized_users', { ...asking, schema: { hide: true, body: AnyBody } }, async (request) => {
+      const query = await within(request, usersQueryOf(request.body))
+      return presentAuthorizedUsers(query.resource, await decisionsFor(request).authorizedUsers(query))
+    })
+
+    app.post(
+      '/nginx_allowed',
+      { ...asking, schema: { hide: true, response: { 200: AllowedSchema } } },
+      async (request) => await answerWith(request, questionOfHeaders(request.headers), config.policy.debug),
+    )
+
+    app.get(
+      '/local/role_assignments',
+      { ...guarded, schema: { hide: true, querystring: LocalAssignmentsQuery } },
+      async (request) => {
+        const { page, per_page: perPage, ...filters } = request.query
+        const own = isBound(request) ? await boundTo(request, modelOf) : undefined
+        const tenant = own ? tenantWithin(own, filters.tenant) : filters.tenant
+        const grants = await modelFor(request).permit.listGrants(
+          {
+            users: filters.user === undefined ? undefined : [filters.user],
+            roles: filters.role === undefined ? undefined : [filters.role],
+            tenants: tenant === undefined ? undefined : [tenant],
+            resource: filters.resource,
+            instance: filters.resource_instance,
+          },
+          { page, perPage },
+        )
+        return grants.map(presentLocalAssignment)
+      },
+    )
+
+    app.get('/version', { ...guarded, schema: { hide: true } }, async () => ({ api_version: 4 }))
+
+    // There is nothing to be told: what is written is read at once.
+    for (const path of ['/update_policy', '/update_policy_data'])
+      app.post(path, { ...guarded, schema: { hide: true } }, async () => ({ status: 'ok' }))
+
+    for (const path of ['/healthy', '/ready']) {
+      app.get(
+        path,
+        { config: { access: 'public' }, logLevel: 'warn', schema: { hide: true } },
+        async (_request, reply) => {
+          const isUp = path === '/healthy' || (await isReady())
+          return await reply.code(isUp ? 200 : 503).send(healthOf(isUp))
+        },
+      )
+    }
+  }
+
+  /** The permissions in the caller's account only. @throws AppError insufficient_scope when another one is named */
+  async function askedOfOwn(request: FastifyRequest, query: PermissionsQuery): Promise<PermissionsQuery> {
+    const own = await boundTo(request, modelOf)
+    for (const tenant of query.tenants ?? []) tenantWithin(own, tenant)
+    return { ...query, tenants: [own.key] }
+  }
+
+  async function allowedTenants(request: FastifyRequest, question: Question) {
+    if (!isBound(request)) {
+      const found = await decisionsFor(request).checkAllTenants(question)
+      return found.map(({ tenant }) => ({ ...ALLOWED, tenant: presentTenant(tenant) }))
+    }
+    const own = await boundTo(request, modelOf)
+    const inOwn = { ...question, resource: { ...question.resource, tenant: own.key } }
+    const { allowed } = await decisionsFor(request).check(inOwn, { requestId: request.id })
+    if (!allowed) return []
+    return [{ ...ALLOWED, tenant: { key: own.key, attributes: own.attributes ?? {} } }]
+  }
+}
+
+const answerOf = ({ allowed }: Decision): Allowed => (allowed ? ALLOWED : REFUSED)
+
+const asksForReasons = (body: unknown): boolean =>
+  typeof body === 'object' && body !== null && 'use_debugger' in body && body.use_debugger === true
+
+/** OPA's form has the query under `input`. */
+const inputOf = (body: unknown): unknown =>
+  typeof body === 'object' && body !== null && 'input' in body ? body.input : undefined
+
+const healthOf = (isUp: boolean) => {
+  const status = isUp ? 'ok' : 'error'
+  const error = isUp ? null : 'the database does not answer'
+  return {
+    status,
+    components: { horizon: { status, error, details: null }, opa: { status, error } },
+  }
+}

@@ -1,0 +1,234 @@
+import { and, asc, eq, inArray, isNull, or, type SQL, sql } from 'drizzle-orm'
+import { alias } from 'drizzle-orm/pg-core'
+import type { Database, Executor, Tx } from '../db/client.ts'
+import {
+  accountMembers,
+  accounts,
+  environments,
+  projects,
+  resourceInstances,
+  resources,
+  roleAssignments,
+  roles,
+  users,
+} from '../db/schema.ts'
+import { isUuid } from '../ids.ts'
+
+/** Where an environment is. */
+export type Place = { projectId: string; projectKey: string; environmentId: string; environmentKey: string }
+
+type Json = Record<string, unknown>
+
+/** A role as Permit shows it held: in an account, or on an instance. */
+export type GrantRow = {
+  id: string
+  createdAt: Date
+  user: Named & {
+    email: string | null
+    firstName: string | null
+    lastName: string | null
+    attributes: Json | null
+  }
+  role: Named & { name: string; permissions: string[] }
+  tenant: Named & { name: string; attributes: Json | null }
+  instance: (Named & { resource: string; attributes: Json | null }) | null
+}
+type Named = { id: string; key: string }
+
+/** Keys or ids. Several of one field: any of them. `instance`: `type:key` or id; `resource`: of such an instance. */
+export type GrantFilters = {
+  users?: readonly string[] | undefined
+  roles?: readonly string[] | undefined
+  tenants?: readonly string[] | undefined
+  resource?: string | undefined
+  instance?: string | undefined
+}
+
+/** A page as Permit counts them, from 1 on. */
+export type NumberedPage = { page: number; perPage: number }
+
+/** What one user belongs to and holds. */
+export type Holdings = {
+  userId: string
+  members: { tenant: string; status: 'active' | 'pending' }[]
+  grants: { role: string; tenant: string; resource: string | null; instance: string | null }[]
+}
+
+const types = alias(resources, 'types')
+
+const permissionsOfRole = sql<string[]>`coalesce((
+  select array_agg(resources.key || ':' || actions.key order by (resources.key || ':' || actions.key) collate "C")
+  from role_permissions
+  join actions on actions.id = role_permissions.action_id
+  join resources on resources.id = actions.resource_id
+  where role_permissions.role_id = ${roles.id}), '{}')`
+
+const isNamed = (
+  table: typeof users | typeof roles | typeof accounts,
+  names: readonly string[],
+): SQL | undefined => or(inArray(table.key, [...names]), inArray(table.id, names.filter(isUuid)))
+
+export type PermitRepository = ReturnType<typeof createPermitRepository>
+
+/** What Permit's own shapes hold of several tables. Built-in roles are not there. */
+export function createPermitRepository({ db }: Database, environmentId: string) {
+  const isInForce = sql`coalesce(${roleAssignments.expiresAt} > now(), true)`
+
+  /** Roles that are held everywhere have no tenant to be shown in. */
+  const grantsFrom = (ex: Executor) => ({
+    select: () =>
+      ex
+        .select({
+          id: roleAssignments.id,
+          createdAt: roleAssignments.createdAt,
+          user: {
+            id: users.id,
+            key: users.key,
+            email: users.email,
+            firstName: users.firstName,
+            lastName: users.lastName,
+            attributes: users.attributes,
+          },
+          role: { id: roles.id, key: roles.key, name: roles.name, permissions: permissionsOfRole },
+          tenant: {
+            id: accounts.id,
+            key: accounts.key,
+            name: accounts.name,
+            attributes: accounts.attributes,
+          },
+          instanceId: resourceInstances.id,
+          instanceKey: resourceInstances.key,
+          instanceAttributes: resourceInstances.attributes,
+          resource: types.key,
+        })
+        .from(roleAssignments)
+        .innerJoin(users, and(eq(users.id, roleAssignments.userId), isNull(users.deletedAt)))
+        .innerJoin(roles, and(eq(roles.id, roleAssignments.roleId), eq(roles.isBuiltin, false)))
+        .innerJoin(accounts, and(eq(accounts.id, roleAssignments.accountId), isNull(accounts.deletedAt)))
+        .leftJoin(resourceInstances, eq(resourceInstances.id, roleAssignments.resourceInstanceId))
+        .leftJoin(types, eq(types.id, resourceInstances.resourceId)),
+    count: () =>
+      ex
+        .select({ total: sql<number>`count(*)::int` })
+        .from(roleAssignments)
+        .innerJoin(users, and(eq(users.id, roleAssignments.userId), isNull(users.deletedAt)))
+        .innerJoin(roles, and(eq(roles.id, roleAssignments.roleId), eq(roles.isBuiltin, false)))
+        .innerJoin(accounts, and(eq(accounts.id, roleAssignments.accountId), isNull(accounts.deletedAt)))
+        .leftJoin(resourceInstances, eq(resourceInstances.id, roleAssignments.resourceInstanceId))
+        .leftJoin(types, eq(types.id, resourceInstances.resourceId)),
+  })
+
+  const matching = (filters: GrantFilters): SQL | undefined =>
+    and(
+      eq(roleAssignments.environmentId, environmentId),
+      isInForce,
+      filters.users && isNamed(users, filters.users),
+      filters.roles && isNamed(roles, filters.roles),
+      filters.tenants && isNamed(accounts, filters.tenants),
+      filters.resource === undefined ? undefined : eq(types.key, filters.resource),
+      filters.instance === undefined ? undefined : isInstanceNamed(filters.instance),
+    )
+
+  return {
+    /** Where this environment is; `undefined` when it is gone. */
+    async findPlace(): Promise<Place | undefined> {
+      const [row] = await db
+        .select({
+          projectId: projects.id,
+          projectKey: projects.key,
+          environmentId: environments.id,
+          environmentKey: environments.key,
+        })
+        .from(environments)
+        .innerJoin(projects, eq(projects.key, environments.project))
+        .where(eq(environments.id, environmentId))
+      return row
+    },
+
+    /** One page of the roles that are held, the oldest first. */
+    async listGrants(filters: GrantFilters, { page, perPage }: NumberedPage): Promise<GrantRow[]> {
+      const rows = await grantsFrom(db)
+        .select()
+        .where(matching(filters))
+        .orderBy(asc(roleAssignments.id))
+        .limit(perPage)
+        .offset((page - 1) * perPage)
+      return rows.map(grantOf)
+    },
+
+    async countGrants(filters: GrantFilters): Promise<number> {
+      const [row] = await grantsFrom(db).count().where(matching(filters))
+      return row?.total ?? 0
+    },
+
+    async findGrant(id: string, tx: Tx): Promise<GrantRow | undefined> {
+      const [row] = await grantsFrom(tx)
+        .select()
+        .where(and(eq(roleAssignments.environmentId, environmentId), eq(roleAssignments.id, id)))
+      return row && grantOf(row)
+    },
+
+    /** The assignment of this role to this user in the account, or on an instance of it. */
+    async findAssignmentId(
+      held: { userId: string; roleId: string; accountId: string; instanceId: string | null },
+      tx: Tx,
+    ): Promise<string | undefined> {
+      const [row] = await tx
+        .select({ id: roleAssignments.id })
+        .from(roleAssignments)
+        .where(
+          and(
+            eq(roleAssignments.environmentId, environmentId),
+            eq(roleAssignments.userId, held.userId),
+            eq(roleAssignments.roleId, held.roleId),
+            eq(roleAssignments.accountId, held.accountId),
+            held.instanceId === null
+              ? isNull(roleAssignments.resourceInstanceId)
+              : eq(roleAssignments.resourceInstanceId, held.instanceId),
+            isInForce,
+          ),
+        )
+      return row?.id
+    },
+
+    /** What each of these users belongs to and holds. */
+    async listHoldings(userIds: readonly string[], ex: Executor = db): Promise<Map<string, Holdings>> {
+      const holdings = new Map<string, Holdings>(
+        userIds.map((userId) => [userId, { userId, members: [], grants: [] }]),
+      )
+      if (userIds.length === 0) return holdings
+      const members = await ex
+        .select({ userId: accountMembers.userId, tenant: accounts.key, status: accountMembers.status })
+        .from(accountMembers)
+        .innerJoin(accounts, and(eq(accounts.id, accountMembers.accountId), isNull(accounts.deletedAt)))
+        .where(inArray(accountMembers.userId, [...userIds]))
+        .orderBy(asc(accounts.key))
+      for (const { userId, ...member } of members) holdings.get(userId)?.members.push(member)
+      const grants = await grantsFrom(ex)
+        .select()
+        .where(and(inArray(roleAssignments.userId, [...userIds]), isInForce))
+        .orderBy(asc(roleAssignments.id))
+      for (const { user, role, tenant, instanceKey, resource } of grants) {
+        const grant = { role: role.key, tenant: tenant.key, resource, instance: instanceKey }
+        holdings.get(user.id)?.grants.push(grant)
+      }
+      return holdings
+    },
+  }
+
+  type Selected = Awaited<ReturnType<ReturnType<typeof grantsFrom>['select']>>[number]
+
+  function grantOf({ instanceId, instanceKey, instanceAttributes, resource, ...grant }: Selected): GrantRow {
+    const instance =
+      instanceId === null || instanceKey === null || resource === null
+        ? null
+        : { id: instanceId, key: instanceKey, resource, attributes: instanceAttributes }
+    return { ...grant, instance }
+  }
+
+  function isInstanceNamed(name: string): SQL | undefined {
+    if (isUuid(name)) return eq(resourceInstances.id, name)
+    const colon = name.indexOf(':')
+    return and(eq(types.key, name.slice(0, colon)), eq(resourceInstances.key, name.slice(colon + 1)))
+  }
+}

@@ -1,0 +1,396 @@
+import type { AccountRow, AccountsRepository } from '../accounts/repository.ts'
+import type { AccountsService } from '../accounts/service.ts'
+import { type Database, type Executor, type Tx, transact } from '../db/client.ts'
+import { AppError, fail } from '../errors.ts'
+import { isUuid } from '../ids.ts'
+import type { InstancesService } from '../instances/service.ts'
+import { anywhere } from '../permissions.ts'
+import type { Caller } from '../principal.ts'
+import type { RolesRepository } from '../roles/repository.ts'
+import type { RolesService } from '../roles/service.ts'
+import type { UserRow, UsersRepository } from '../users/repository.ts'
+import type { SyncedUser, SyncedUserChanges, UsersService } from '../users/service.ts'
+import { dashed } from './names.ts'
+import type { GrantRow, Holdings, NumberedPage, PermitRepository } from './repository.ts'
+
+/** A role for somebody, by keys or ids: in an account, or on an instance (`type:key`). */
+export type Grant = { user: string; role: string; tenant?: string | undefined; instance?: string | undefined }
+
+/** What happens to a role for somebody who is not there. */
+export type MissingUserPolicy = 'fail' | 'ignore' | 'create'
+
+export type UserWithHoldings = { user: UserRow; holdings: Holdings | undefined }
+export type UserPage = { items: UserWithHoldings[]; total: number }
+
+export type PermitService = ReturnType<typeof createPermitService>
+
+type Dependencies = {
+  database: Database
+  permit: PermitRepository
+  users: UsersService
+  usersRepository: UsersRepository
+  accounts: AccountsService
+  accountsRepository: AccountsRepository
+  roles: RolesService
+  rolesRepository: RolesRepository
+  instances: InstancesService
+}
+
+/** A role and where it is held, found by the names of a grant. */
+type Resolved = { userId: string; roleId: string; accountId: string; instanceId: string | null }
+
+/**
+ * What Permit's management API does in one call and ours in several: people with their roles, roles by keys. The
+ * rules are those of the services behind it; built-in roles are not there.
+ */
+export function createPermitService(dependencies: Dependencies) {
+  const { database, permit, users, usersRepository, accounts, accountsRepository, roles, rolesRepository } =
+    dependencies
+  const { instances } = dependencies
+  const { db } = database
+
+  async function withHoldings(rows: readonly UserRow[]): Promise<UserWithHoldings[]> {
+    const held = await permit.listHoldings(rows.map(({ id }) => id))
+    return rows.map((user) => ({ user, holdings: held.get(user.id) }))
+  }
+
+  async function userById(id: string): Promise<UserWithHoldings> {
+    const [found] = await withHoldings([await users.getUser(id)])
+    return found ?? fail('user_not_found')
+  }
+
+  async function findUser(name: string, ex: Executor = db): Promise<UserRow | undefined> {
+    const id = dashed(name)
+    return (
+      (await usersRepository.findUserByKey(name, ex)) ??
+      (isUuid(id) ? await usersRepository.findUser(id, ex) : undefined)
+    )
+  }
+
+  async function getUser(name: string): Promise<UserRow> {
+    return (await findUser(name)) ?? fail('user_not_found')
+  }
+
+  async function getAccount(name: string, ex: Executor = db): Promise<AccountRow> {
+    const id = dashed(name)
+    return (
+      (await accountsRepository.findAccountByKey(name, ex)) ??
+      (isUuid(id) ? await accountsRepository.findAccount(id, ex) : undefined) ??
+      fail('account_not_found')
+    )
+  }
+
+  /** A role of the application by key or id: of a resource, or, with null, one held in accounts. */
+  async function findRoleId(
+    name: string,
+    resourceId: string | null,
+    ex: Executor = db,
+  ): Promise<string | undefined> {
+    const id = dashed(name)
+    const role =
+      (await rolesRepository.findRoleByKey(name, ex, resourceId)) ??
+      (isUuid(id) ? await rolesRepository.findRole(id, ex, resourceId) : undefined)
+    return role && !role.isBuiltin ? role.id : undefined
+  }
+
+  async function getRoleId(name: string, resourceId: string | null, tx: Tx): Promise<string> {
+    return (await findRoleId(name, resourceId, tx)) ?? fail('role_not_found')
+  }
+
+  /** The account that the grant names. @throws AppError account_not_found, validation_failed */
+  async function accountIdOf(tenant: string | undefined, tx: Tx): Promise<string> {
+    if (tenant === undefined) throw invalid('tenant', 'is required')
+    return (await getAccount(tenant, tx)).id
+  }
+
+  /** What the grant names; with `create`, an instance that is not there is made in the account that it names. */
+  async function resolve(
+    grant: Grant,
+    userId: string,
+    create: Caller | undefined,
+    tx: Tx,
+  ): Promise<Resolved> {
+    const { role, tenant, instance } = grant
+    if (instance === undefined) {
+      const accountId = await accountIdOf(tenant, tx)
+      return { userId, roleId: await getRoleId(role, null, tx), accountId, instanceId: null }
+    }
+    const name = dashed(instance)
+    const found =
+      (await rolesRepository.findInstance(name, tx)) ??
+      (create ? await instances.ensureInstance(create, name, tenant, tx) : fail('instance_not_found'))
+    if (tenant !== undefined && (await accountIdOf(tenant, tx)) !== found.accountId)
+      throw new AppError('instances_in_different_accounts')
+    const roleId = await getRoleId(role, found.resourceId, tx)
+    return { userId, roleId, accountId: found.accountId, instanceId: found.id }
+  }
+
+  /** Gives the role unless it is held; the user's row must be locked. @returns the id of the new assignment */
+  async function give(caller: Caller, user: UserRow, grant: Grant, tx: Tx): Promise<string | undefined> {
+    const resolved = await resolve(grant, user.id, caller, tx)
+    if (await permit.findAssignmentId(resolved, tx)) return undefined
+    const { roleId, accountId, instanceId } = resolved
+    const terms = instanceId === null ? {} : { instance: instanceId }
+    return (await roles.assign(caller, user, roleId, accountId, false, tx, terms)).id
+  }
+
+  /** Takes the role away if it is held; the user's row must be locked. */
+  async function take(caller: Caller, user: UserRow, grant: Grant, tx: Tx): Promise<boolean> {
+    const id = await permit.findAssignmentId(await resolve(grant, user.id, undefined, tx), tx)
+    const held = id === undefined ? undefined : await rolesRepository.findAssignment(user.id, id, tx)
+    if (!held) return false
+    await roles.unassign(caller, held, user.accountId, tx)
+    return true
+  }
+
+  async function lock(userId: string, tx: Tx): Promise<UserRow> {
+    return (await usersRepository.lockUser(userId, tx)) ?? fail('user_not_found')
+  }
+
+  async function insert(caller: Caller, user: SyncedUser, grants: readonly Omit<Grant, 'user'>[], tx: Tx) {
+    const id = await users.insertSynced(caller, user, tx)
+    const locked = await lock(id, tx)
+    for (const grant of grants) await give(caller, locked, { ...grant, user: id }, tx)
+    return id
+  }
+
+  return {
+    findPlace: permit.findPlace,
+    listGrants: permit.listGrants,
+    countGrants: permit.countGrants,
+
+    /** The account by key or id, with or without dashes. @throws AppError account_not_found */
+    getAccount,
+
+    /** @throws AppError user_not_found */
+    async getUser(name: string): Promise<UserWithHoldings> {
+      return await userById((await getUser(name)).id)
+    },
+
+    /** The key of the person with this key, id or email. */
+    async findUserKey(name: string): Promise<string | undefined> {
+      const found = await findUser(name)
+      if (found) return found.key
+      const id = await usersRepository.findUserIdByEmail(name)
+      return id === undefined ? undefined : (await usersRepository.findUser(id))?.key
+    },
+
+    /** One page of people, of one account or all, the oldest first. An unknown role is held by nobody. */
+    async listUsers(
+      filters: { search?: string | undefined; role?: string | undefined; accountId?: string | undefined },
+      { page, perPage }: NumberedPage,
+    ): Promise<UserPage> {
+      const { search, role, accountId } = filters
+      const roleId = role === undefined ? undefined : await findRoleId(role, null)
+      if (role !== undefined && roleId === undefined) return { items: [], total: 0 }
+      const { items, total = 0 } = await users.listUsers(
+        {
+          ...(search !== undefined && { q: search }),
+          ...(roleId !== undefined && { roleId }),
+          ...(accountId !== undefined && { memberOf: accountId }),
+        },
+        { limit: perPage, skip: (page - 1) * perPage, sort: 'created_at', total: true },
+      )
+      return { items: await withHoldings(items), total }
+    },
+
+    /** @throws AppError user_key_taken, email_taken, role_not_found, account_not_found, grant_exceeds_own */
+    async createUser(
+      caller: Caller,
+      user: SyncedUser,
+      grants: readonly Omit<Grant, 'user'>[] = [],
+    ): Promise<UserWithHoldings> {
+      return await userById(await transact(db, async (tx) => await insert(caller, user, grants, tx)))
+    },
+
+    /**
+     * Makes a person what is said, or makes the person; roles are added to those held.
+     * @throws AppError user_is_protected, user_key_taken, email_taken, role_not_found, account_not_found,
+     *   grant_exceeds_own
+     */
+    async syncUser(
+      caller: Caller,
+      name: string,
+      changes: SyncedUserChanges,
+      grants: readonly Omit<Grant, 'user'>[] = [],
+    ): Promise<UserWithHoldings & { isNew: boolean }> {
+      const user = { ...changes, key: keyOf(name) }
+      const known = await findUser(name)
+      if (!known) {
+        const made = await unlessTaken(async () => await this.createUser(caller, user, grants))
+        if (made) return { ...made, isNew: true }
+      }
+      const { id } = known ?? (await getUser(name))
+      await transact(db, async (tx) => {
+        const locked = await lock(id, tx)
+        await users.writeSynced(caller, locked, changes, tx)
+        for (const grant of grants) await give(caller, locked, { ...grant, user: id }, tx)
+      })
+      return { ...(await userById(id)), isNew: false }
+    },
+
+    /**
+     * Names of the person with this email; whoever is not known is made, with the email as key.
+     * @throws AppError grant_exceeds_own, user_key_taken
+     */
+    async syncUserByEmail(
+      caller: Caller,
+      email: string,
+      names: { firstName: string; lastName: string },
+    ): Promise<UserWithHoldings> {
+      const known = await usersRepository.findUserIdByEmail(email)
+      if (known === undefined) return await this.syncUser(caller, email, { ...names, email })
+      await transact(db, async (tx) => await users.writeSynced(caller, await lock(known, tx), names, tx))
+      return await userById(known)
+    },
+
+    /** @throws AppError user_not_found, user_is_protected, email_taken, grant_exceeds_own */
+    async updateUser(caller: Caller, name: string, changes: SyncedUserChanges): Promise<UserWithHoldings> {
+      const { id } = await getUser(name)
+      await transact(db, async (tx) => await users.writeSynced(caller, await lock(id, tx), changes, tx))
+      return await userById(id)
+    },
+
+    /** @throws AppError user_not_found, user_is_protected */
+    async deleteUser(caller: Caller, name: string): Promise<void> {
+      await users.deleteSynced(caller, (await getUser(name)).id)
+    },
+
+    /** Makes the person a member of the account, and makes the person first when there is none. */
+    async addUserToAccount(
+      caller: Caller,
+      tenant: string,
+      { key, ...changes }: SyncedUser,
+      grants: readonly Omit<Grant, 'user'>[] = [],
+    ): Promise<UserWithHoldings> {
+      const account = await getAccount(tenant)
+      const { user } = await this.syncUser(caller, key, changes, grants)
+      await accounts.addMember(caller, account.id, user.id)
+      return await userById(user.id)
+    },
+
+    /**
+     * Takes away all that the person holds in the account; they stay a member, as with Permit.
+     * @throws AppError account_not_found, user_not_found, member_not_found, grant_exceeds_own
+     */
+    async removeUserFromAccount(caller: Caller, tenant: string, name: string): Promise<void> {
+      const account = await getAccount(tenant)
+      const { id } = await getUser(name)
+      await transact(db, async (tx) => {
+        const user = await lock(id, tx)
+        const { members = [] } = (await permit.listHoldings([id], tx)).get(id) ?? {}
+        if (!members.some((member) => member.tenant === account.key)) throw new AppError('member_not_found')
+        for (const held of await rolesRepository.listAssignments(id, tx)) {
+          if (held.accountId !== account.id) continue
+          if (await permit.findGrant(held.id, tx)) await roles.unassign(caller, held, user.accountId, tx)
+        }
+      })
+    },
+
+    /**
+     * Gives a role, and makes the instance that it is on when that is not there but its account is named.
+     * @throws AppError user_not_found, role_not_found, account_not_found, instance_not_found, resource_not_found,
+     *   role_already_assigned, instances_in_different_accounts, grant_exceeds_own
+     */
+    async assign(caller: Caller, grant: Grant): Promise<GrantRow> {
+      const { id } = await getUser(grant.user)
+      return await transact(db, async (tx) => {
+        const given = (await give(caller, await lock(id, tx), grant, tx)) ?? fail('role_already_assigned')
+        return (await permit.findGrant(given, tx)) ?? fail('assignment_not_found')
+      })
+    },
+
+    /** @throws AppError user_not_found, role_not_found, account_not_found, assignment_not_found, grant_exceeds_own */
+    async unassign(caller: Caller, grant: Grant): Promise<void> {
+      const { id } = await getUser(grant.user)
+      await transact(db, async (tx) => {
+        if (!(await take(caller, await lock(id, tx), grant, tx))) throw new AppError('assignment_not_found')
+      })
+    },
+
+    /** Gives all of them or none; what is held already is left. @returns how many are new */
+    async assignMany(
+      caller: Caller,
+      grants: readonly Grant[],
+      missingUsers: MissingUserPolicy,
+    ): Promise<number> {
+      return await eachOfMany(caller, grants, missingUsers, async (user, grant, tx) =>
+        Boolean(await give(caller, user, grant, tx)),
+      )
+    },
+
+    /** Takes all of them away or none; what is not held is left. @returns how many are gone */
+    async unassignMany(caller: Caller, grants: readonly Grant[]): Promise<number> {
+      return await eachOfMany(
+        caller,
+        grants,
+        'ignore',
+        async (user, grant, tx) => await take(caller, user, grant, tx),
+      )
+    },
+  }
+
+  /** In one transaction, person by person in the order of their ids, so that two such requests do not wait in a ring. */
+  async function eachOfMany(
+    caller: Caller,
+    grants: readonly Grant[],
+    missingUsers: MissingUserPolicy,
+    change: (user: UserRow, grant: Grant, tx: Tx) => Promise<boolean>,
+  ): Promise<number> {
+    return await transact(db, async (tx) => {
+      const byUser = new Map<string, Grant[]>()
+      for (const grant of grants) {
+        const id =
+          (await findUser(grant.user, tx))?.id ??
+          (await missing(caller, grant.user, missingUsers, byUser, tx))
+        if (id === undefined) continue
+        const own = byUser.get(id)
+        if (own) own.push(grant)
+        else byUser.set(id, [grant])
+      }
+      let changed = 0
+      for (const id of [...byUser.keys()].sort()) {
+        const user = await lock(id, tx)
+        for (const grant of byUser.get(id) ?? []) if (await change(user, grant, tx)) changed++
+      }
+      return changed
+    })
+  }
+
+  async function missing(
+    caller: Caller,
+    name: string,
+    policy: MissingUserPolicy,
+    byUser: ReadonlyMap<string, readonly Grant[]>,
+    tx: Tx,
+  ): Promise<string | undefined> {
+    if (policy === 'fail') throw new AppError('user_not_found')
+    if (policy === 'ignore') return undefined
+    const needed = anywhere('postern.users:write')
+    if (!caller.principal.scopes.has(needed))
+      throw new AppError('insufficient_scope', { requiredScope: needed })
+    const made = [...byUser].find(([, [first]]) => first?.user === name)?.[0]
+    return made ?? (await users.insertSynced(caller, { key: keyOf(name) }, tx))
+  }
+}
+
+/** What `create` makes; `undefined` when somebody else has just taken the key. */
+async function unlessTaken<T>(create: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await create()
+  } catch (error) {
+    if (error instanceof AppError && error.code === 'user_key_taken') return undefined
+    throw error
+  }
+}
+
+const USER_KEY = /^[^\s\p{Cc}]{1,254}$/u
+
+/** @throws AppError validation_failed for what no user may be named */
+function keyOf(name: string): string {
+  if (USER_KEY.test(name)) return name
+  throw invalid('key', 'must have up to 254 characters, none of them white space')
+}
+
+const invalid = (field: string, detail: string): AppError =>
+  new AppError('validation_failed', { errors: [{ pointer: `/body/${field}`, detail }] })

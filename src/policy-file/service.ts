@@ -1,0 +1,140 @@
+import type { AuditRepository } from '../audit/repository.ts'
+import { type Database, type Tx, transact } from '../db/client.ts'
+import { AppError, type FieldError } from '../errors.ts'
+import { validateCondition } from '../policy/engine/conditions.ts'
+import { lockPolicyVersion } from '../policy/versions.ts'
+import type { Caller } from '../principal.ts'
+import { type Change, diffOf } from './diff.ts'
+import { type PolicyRecord, RECORD_KINDS, recordsOf } from './records.ts'
+import { createPolicyFileRepository } from './repository.ts'
+import type { PolicyFile } from './schema.ts'
+
+export type PolicyFileService = ReturnType<typeof createPolicyFileService>
+
+type Dependencies = { database: Database; environmentId: string; audit: AuditRepository }
+
+/** How many changes an audit row names. */
+const NAMED_CHANGES = 200
+
+/** The definitions of an environment as one document: read, compared and applied as a whole. */
+export function createPolicyFileService({ database, environmentId, audit }: Dependencies) {
+  const { db } = database
+  const repository = createPolicyFileRepository(environmentId)
+  return {
+    /** Every definition of the application, of one moment. */
+    async read(): Promise<PolicyRecord[]> {
+      return await db.transaction(async (tx) => await repository.readRecords(tx), {
+        isolationLevel: 'repeatable read',
+        accessMode: 'read only',
+      })
+    },
+
+    /**
+     * What applying the file would change. @throws AppError validation_failed, role_is_builtin
+     * @param only `additions` leaves out what the file does not say: a template is laid over what is there
+     */
+    async diff(file: PolicyFile, only: 'everything' | 'additions' = 'everything'): Promise<Change[]> {
+      const wanted = wantedRecords(file)
+      return selected(diffOf(await this.read(), wanted), only)
+    },
+
+    /**
+     * Makes the definitions what the file says, in one transaction; the same file again changes nothing. Facts in
+     * it are added and updated, never removed.
+     * @throws AppError validation_failed, role_is_builtin
+     */
+    async apply(
+      caller: Caller,
+      file: PolicyFile,
+      only: 'everything' | 'additions' = 'everything',
+    ): Promise<Change[]> {
+      const wanted = wantedRecords(file)
+      return await transact(db, async (tx) => {
+        await lockPolicyVersion(environmentId, tx)
+        await assertNoBuiltins(wanted, tx)
+        const changes = selected(diffOf(await repository.readRecords(tx), wanted), only)
+        await write(changes, tx)
+        if (file.facts) await repository.writeFacts(file.facts, tx)
+        if (changes.length > 0 || file.facts) {
+          await audit.append(
+            {
+              action: 'policy.applied',
+              caller,
+              target: { type: 'environment', id: environmentId },
+              details: {
+                changes: changes
+                  .slice(0, NAMED_CHANGES)
+                  .map(({ change, kind, name }) => `${change} ${kind} ${name}`),
+                count: changes.length,
+                facts: file.facts !== undefined,
+              },
+            },
+            tx,
+          )
+        }
+        return changes
+      })
+    },
+  }
+
+  async function write(changes: readonly Change[], tx: Tx): Promise<void> {
+    const shrunk = changes.filter((change) => change.change !== 'add' && takesAway(change))
+    const losing = await repository.listRolesBelow(
+      shrunk.filter(({ kind }) => kind === 'role').map(({ name }) => name),
+      tx,
+    )
+    const losesActions = shrunk.some(({ kind }) => kind === 'action' || kind === 'resource')
+    const before = losesActions ? await repository.listHolders(tx) : undefined
+    for (const kind of RECORD_KINDS) {
+      const written = changes.filter((change) => change.kind === kind && change.change !== 'delete')
+      await repository.writeRecords(
+        kind,
+        written.map((change) => ('after' in change ? change.after : {})),
+        tx,
+      )
+    }
+    for (const kind of [...RECORD_KINDS].reverse()) {
+      const removed = changes.filter((change) => change.kind === kind && change.change === 'delete')
+      await repository.removeRecords(
+        kind,
+        removed.map((change) => ('before' in change ? change.before : {})),
+        tx,
+      )
+    }
+    if (before) await repository.endTokens(before, tx)
+    else if (losing.length > 0) await repository.endTokensOfHolders(losing, tx)
+  }
+
+  async function assertNoBuiltins(wanted: readonly PolicyRecord[], tx: Tx): Promise<void> {
+    const builtins = await repository.listBuiltinKeys(tx)
+    const clash = wanted.find(({ kind, name }) => kind === 'role' && builtins.roles.includes(name))
+    if (clash) throw new AppError('role_is_builtin', { detail: `${clash.name} is a built-in role` })
+  }
+}
+
+/** @throws AppError validation_failed */
+function wantedRecords(file: PolicyFile): PolicyRecord[] {
+  const faults: FieldError[] = []
+  for (const part of ['user_sets', 'resource_sets'] as const) {
+    for (const [key, { conditions }] of Object.entries(file[part] ?? {})) {
+      for (const { pointer, detail } of validateCondition(conditions)) {
+        faults.push({ pointer: `/body/${part}/${key}/conditions${pointer}`, detail })
+      }
+    }
+  }
+  if (faults.length > 0) throw new AppError('validation_failed', { errors: faults.slice(0, 100) })
+  return recordsOf(file)
+}
+
+const selected = (changes: Change[], only: 'everything' | 'additions'): Change[] =>
+  only === 'everything' ? changes : changes.filter(({ change }) => change !== 'delete')
+
+/** True when somebody may hold less after the change. */
+function takesAway(change: Change): boolean {
+  if (change.change === 'delete') return ['role', 'action', 'resource'].includes(change.kind)
+  if (change.change === 'add' || change.kind !== 'role') return false
+  const listOf = (value: PolicyRecord['value'], name: string) => new Set(value[name] as string[])
+  return ['permissions', 'extends'].some((name) =>
+    [...listOf(change.before, name)].some((held) => !listOf(change.after, name).has(held)),
+  )
+}

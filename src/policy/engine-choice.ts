@@ -1,0 +1,128 @@
+import { AppError } from '../errors.ts'
+import type { PolicyAdapter } from './adapter.ts'
+import type { Decisions } from './decisions.ts'
+import type { Decision, Question } from './engine/model.ts'
+
+/** Two engines gave different answers to the same question. Keys only, never attributes. */
+export type Difference = {
+  user: string
+  action: string
+  resource: string
+  tenant: string | undefined
+  answered: boolean
+  shadow: boolean
+}
+
+/** What became of a question put to the shadow: the same answer, another one, none, or it was not asked. */
+export type ShadowOutcome = 'same' | 'different' | 'failed' | 'skipped'
+
+type Shadowing = {
+  onOutcome: (outcome: ShadowOutcome) => void
+  onDifference: (difference: Difference) => void
+}
+
+/** More than this many at once are not asked: the shadow must not become a load of its own. */
+const MOST_IN_SHADOW = 100
+
+/** `chosen`, or `local` for as long as `chosen` is not available. */
+export function withFallback(
+  chosen: PolicyAdapter,
+  local: PolicyAdapter,
+  onFallback: () => void,
+): PolicyAdapter {
+  async function orElse<T>(ask: (engine: PolicyAdapter) => Promise<T>): Promise<T> {
+    try {
+      return await ask(chosen)
+    } catch (error) {
+      if (!(error instanceof AppError && error.code === 'policy_engine_unavailable')) throw error
+      onFallback()
+      return await ask(local)
+    }
+  }
+  return {
+    check: async (question, options) => await orElse(async (engine) => await engine.check(question, options)),
+    checkMany: async (questions, options) =>
+      await orElse(async (engine) => await engine.checkMany(questions, options)),
+    userPermissions: async (query, options) =>
+      await orElse(async (engine) => await engine.userPermissions(query, options)),
+  }
+}
+
+/** Puts the questions of one engine to another one too, which nobody waits for, and compares. */
+export function createShadow(shadow: PolicyAdapter, { onOutcome, onDifference }: Shadowing) {
+  let underway = 0
+
+  async function ask(questions: readonly Question[], answers: readonly Decision[]): Promise<void> {
+    try {
+      const others = await shadow.checkMany(questions)
+      for (const [place, { user, action, resource }] of questions.entries()) {
+        const [answered, other] = [answers[place]?.allowed, others[place]?.allowed]
+        if (answered === undefined || other === undefined) continue
+        onOutcome(answered === other ? 'same' : 'different')
+        if (answered === other) continue
+        onDifference({
+          user: user.key,
+          action: action.name,
+          resource: resource.key === undefined ? resource.type : `${resource.type}:${resource.key}`,
+          tenant: resource.tenant,
+          answered,
+          shadow: other,
+        })
+      }
+    } catch {
+      onOutcome('failed')
+    }
+  }
+
+  return {
+    /** Compares later; `answers` are those that were given to `questions`. */
+    compare(questions: readonly Question[], answers: readonly Decision[]): void {
+      if (questions.length === 0) return
+      if (underway >= MOST_IN_SHADOW) {
+        onOutcome('skipped')
+        return
+      }
+      underway++
+      setImmediate(() => void ask(questions, answers).finally(() => underway--))
+    },
+  }
+}
+
+export type Shadow = ReturnType<typeof createShadow>
+
+/** `local`, whose questions another engine is asked too. */
+export function withShadow(local: Decisions, shadow: Shadow): Decisions {
+  return {
+    ...local,
+    checkNow(question, options) {
+      const decision = local.checkNow(question, options)
+      if (decision) shadow.compare([question], [decision])
+      return decision
+    },
+    async check(question, options) {
+      const decision = await local.check(question, options)
+      shadow.compare([question], [decision])
+      return decision
+    },
+    async checkMany(questions, options) {
+      const decisions = await local.checkMany(questions, options)
+      shadow.compare(questions, decisions)
+      return decisions
+    },
+  }
+}
+
+/**
+ * The decisions of an environment whose engine is not the local one. What that engine cannot be asked (searches,
+ * explanations) is answered from what is known here.
+ */
+export function decidedBy(engine: PolicyAdapter, local: Decisions): Decisions {
+  return {
+    ...local,
+    // Nothing is at hand: each answer is waited for.
+    checkNow: () => undefined,
+    check: async (question, options) => await engine.check(question, options),
+    checkMany: async (questions, options) => await engine.checkMany(questions, options),
+    userPermissions: async (query, options) => [...(await engine.userPermissions(query, options))],
+  }
+}

@@ -1,0 +1,146 @@
+import { AppError } from '../errors.ts'
+import type { CompiledPolicy } from './engine/compile.ts'
+import { decide } from './engine/decide.ts'
+import { tenantRolesOf } from './engine/holdings.ts'
+import { holdingsInTenant, holdingsOnInstance } from './engine/lists.ts'
+import type { Attributes, Facts, InstanceFacts, Question, TenantFacts, UserFacts } from './engine/model.ts'
+import { createWalk, findGrant } from './engine/relations.ts'
+
+/** Which permissions are wanted. Absent: all. */
+export type PermissionsQuery = {
+  user: Question['user']
+  /** Accounts, by key. */
+  tenants?: readonly string[] | undefined
+  /** Instances, `type:key`. */
+  resources?: readonly string[] | undefined
+  /** Resources whose instances are wanted, and `__tenant` for the accounts. */
+  resourceTypes?: readonly string[] | undefined
+  context?: Attributes | undefined
+}
+
+/** What somebody may do in an account, or to an instance, by the roles held there. Keys and permissions are sorted. */
+export type HeldPermissions = {
+  on:
+    | { readonly kind: 'tenant'; readonly tenant: TenantFacts }
+    | { readonly kind: 'instance'; readonly instance: InstanceFacts }
+  roles: readonly string[]
+  /** `resource:action` */
+  permissions: readonly string[]
+}
+
+/** The role by which somebody may do something: held in the account, or (`resource#role`) given on an instance. */
+export type Authorization = {
+  user: string
+  tenant: string
+  role: string
+  /** `type:key`; `undefined` for a role held in the account or everywhere. */
+  instance: string | undefined
+}
+
+/** What a context says to have rules asked too. */
+export const ASK_RULES = 'enable_abac_user_permissions'
+/** What `resourceTypes` calls accounts. */
+export const TENANT_TYPE = '__tenant'
+/** An answer that is one whole lists no more instances than this. */
+export const MOST_LISTED = 100_000
+
+/** What somebody may do in an account; `undefined`: nothing is held there. */
+export function permissionsIn(
+  policy: CompiledPolicy,
+  facts: Facts,
+  query: PermissionsQuery,
+  user: UserFacts | null,
+  tenant: TenantFacts,
+  now: number,
+): HeldPermissions | undefined {
+  const held = user ? holdingsInTenant(policy, user, tenant, now) : undefined
+  const permissions = new Set([...(held?.permissions ?? []), ...byRules(policy, facts, query, tenant, now)])
+  const roles = held?.roles ?? []
+  if (roles.length === 0 && permissions.size === 0) return undefined
+  return { on: { kind: 'tenant', tenant }, roles, permissions: [...permissions].sort() }
+}
+
+/** Rules may look at what only a question tells, so they are asked when the caller says so, and about what. */
+function byRules(
+  policy: CompiledPolicy,
+  facts: Facts,
+  { user, resourceTypes, context }: PermissionsQuery,
+  tenant: TenantFacts,
+  now: number,
+): string[] {
+  if (context?.[ASK_RULES] !== true) return []
+  const types = (resourceTypes ?? []).flatMap((key) => policy.types.get(key) ?? [])
+  return types.flatMap(({ key: type, actions }) =>
+    [...actions.keys()]
+      .filter((name) => {
+        const resource = { type, tenant: tenant.key }
+        return decide(policy, facts, { user, action: { name }, resource, context }, now).allowed
+      })
+      .map((name) => `${type}:${name}`),
+  )
+}
+
+/** What somebody may do to an instance by the roles held on it; `undefined`: none is. */
+export function permissionsOn(
+  policy: CompiledPolicy,
+  facts: Facts,
+  user: UserFacts,
+  name: string,
+  now: number,
+): HeldPermissions | undefined {
+  const instance = facts.instance(name)
+  if (!instance) return undefined
+  const held = holdingsOnInstance(policy, facts, user, instance, now)
+  if (held === 'graph_too_large') throw new AppError('answer_too_large')
+  if (held.roles.length === 0) return undefined
+  return { on: { kind: 'instance', instance }, roles: held.roles, permissions: [...held.permissions] }
+}
+
+/** The instance asked about, if it is in the account, and all that roles on it may be derived from. */
+export function instancesBehind(
+  facts: Facts,
+  { resource }: Pick<Question, 'resource'>,
+  tenant: TenantFacts,
+): InstanceFacts[] {
+  if (resource.key === undefined || resource.key === '') return []
+  const first = facts.instance(`${resource.type}:${resource.key}`)
+  if (!first || first.tenant !== tenant.key) return []
+  const behind = new Map([[`${first.type}:${first.key}`, first]])
+  for (const instance of behind.values()) {
+    // Only relations over which roles are derived are loaded.
+    for (const name of [...instance.subjects.values()].flat()) {
+      const subject = behind.has(name) ? undefined : facts.instance(name)
+      if (subject) behind.set(name, subject)
+      if (behind.size > MOST_LISTED) throw new AppError('answer_too_large')
+    }
+  }
+  return [...behind.values()]
+}
+
+/** By which roles somebody may do that. */
+export function authorizationsOf(
+  policy: CompiledPolicy,
+  facts: Facts,
+  { action: { name }, resource }: Omit<Question, 'user'>,
+  user: UserFacts,
+  tenant: TenantFacts,
+  instance: InstanceFacts | undefined,
+  now: number,
+): Authorization[] {
+  const action = policy.types.get(resource.type)?.actions.get(name)
+  if (!action || !user.isActive) return []
+  const found: Authorization[] = tenantRolesOf(user, tenant, now)
+    .filter((role) => action.tenantRoles.has(role))
+    .map((role) => ({ user: user.key, tenant: tenant.key, role, instance: undefined }))
+  if (!instance) return found
+  const walk = createWalk(user, facts, now)
+  const roots = new Set<string>()
+  for (const role of action.resourceRoles) {
+    const grant = findGrant(walk, [role], `${instance.type}:${instance.key}`)
+    if (!grant || roots.has(`${grant.role.name} ${grant.instance}`)) continue
+    roots.add(`${grant.role.name} ${grant.instance}`)
+    found.push({ user: user.key, tenant: tenant.key, role: grant.role.name, instance: grant.instance })
+  }
+  if (walk.isTooLarge) throw new AppError('answer_too_large')
+  return found
+}

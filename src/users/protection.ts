@@ -1,0 +1,33 @@
+import type { Tx } from '../db/client.ts'
+import { AppError } from '../errors.ts'
+import type { Caller } from '../principal.ts'
+import type { UsersRepository } from './repository.ts'
+
+/**
+ * Keeps machines from taking a person over: with an API key nobody changes what decides who can sign in, or holds
+ * permissions of this service, as somebody who has credentials or a built-in role.
+ * @throws AppError user_is_protected
+ */
+export async function refuseTakeover(
+  { principal }: Caller,
+  userId: string,
+  users: UsersRepository,
+  tx: Tx,
+): Promise<void> {
+  if (principal.type === 'api_key' && (await users.isProtected(userId, tx)))
+    throw new AppError('user_is_protected')
+}
+
+/** The same for everybody at home in an account, whom its activity switches on and off. @throws AppError user_is_protected */
+export async function refuseTakeoverOfResidents(
+  { principal }: Caller,
+  accountId: string,
+  users: UsersRepository,
+  tx: Tx,
+): Promise<void> {
+  if (principal.type === 'api_key' && (await users.hasProtectedResidents(accountId, tx))) {
+    throw new AppError('user_is_protected', {
+      detail: 'Somebody at home in the account has a password or a built-in role',
+    })
+  }
+}

@@ -1,0 +1,217 @@
+import t from 'tap'
+import { DEFAULT_ENVIRONMENT } from '../../src/db/client.ts'
+import { readTemplate } from '../../src/policy-file/templates.ts'
+import { SYSTEM } from '../../src/principal.ts'
+import { buildTestApp } from '../helpers/app.ts'
+import { isProblem, pointersOf } from '../helpers/hostile.ts'
+
+const TEMPLATES = [
+  'authzen-certification',
+  'blog-access',
+  'blog-rbac',
+  'blogging-platform',
+  'expense-approval-system-policy',
+  'fga-tradeoffs',
+  'gateway-api-authorization',
+  'mesa-verde-banking-demo',
+  'orm-data-filtering',
+]
+
+type Change = { change: string; kind: string; name: string }
+const named = (changes: Change[]) => changes.map(({ change, kind, name }) => `${change} ${kind} ${name}`)
+
+t.test(
+  'a policy is applied as a whole, read back as it was written, and applied again without a change',
+  async (t) => {
+    const { root } = await buildTestApp(t)
+    const file = {
+      version: 1,
+      resources: {
+        Folder: { actions: ['read'], roles: { editor: { permissions: ['read'] } } },
+        Post: {
+          name: 'Blog post',
+          urn: 'urn:blog:post',
+          actions: { create: { description: 'Write one' }, read: {} },
+          attributes: { premium: 'bool', rating: { type: 'number', description: 'Of five' } },
+          action_groups: { write: ['create'] },
+          relations: { parent: 'Folder' },
+          roles: {
+            author: {
+              permissions: ['create', 'read'],
+              derived_from: [
+                { role: 'editor', on: 'Folder', via: 'parent', no_direct_roles_on_object: true },
+              ],
+            },
+            owner: { extends: ['author'], no_direct_roles_on_object: true },
+          },
+        },
+      },
+      user_attributes: { age: 'number' },
+      roles: {
+        Reader: { permissions: ['Post:read'] },
+        Writer: { permissions: ['Post:create'], extends: ['Reader'], reach: 'any' },
+      },
+      user_sets: {
+        adults: { conditions: { 'user.age': { 'greater-than-equals': 18 } } },
+        seniors: { parent: 'adults', conditions: { 'user.age': { 'greater-than-equals': 65 } } },
+      },
+      resource_sets: { premium: { resource: 'Post', conditions: { 'resource.premium': { equals: true } } } },
+      rules: [
+        { user_set: 'seniors', permissions: ['Post:read'], resource_set: 'premium' },
+        { role: 'Reader', permissions: ['Post:create', 'Post:read'], resource: 'Post' },
+        { role: 'Post#author', permissions: ['Post:read'], resource: 'Post' },
+      ],
+    }
+
+    const applied = await root.post('/api/v1/policy', file)
+    t.equal(applied.statusCode, 200, applied.body)
+    t.ok(named(applied.json()).includes('add derivation Post#author from Folder#editor via parent'))
+
+    const exported = (await root.get('/api/v1/policy')).json<typeof file>()
+    t.same(exported.resources.Post.relations, file.resources.Post.relations)
+    t.same((await root.post('/api/v1/policy', exported)).json(), [], 'the export says the same')
+    t.same((await root.post('/api/v1/policy', file)).json(), [], 'so does the file')
+  },
+)
+
+t.test('what a file does not say is deleted, in one transaction, and a dry run only says so', async (t) => {
+  const { root } = await buildTestApp(t)
+  await root.post('/api/v1/policy', {
+    version: 1,
+    resources: { Post: { actions: ['read', 'write'] } },
+    roles: { Reader: { permissions: ['Post:read'] }, Writer: { permissions: ['Post:write'] } },
+  })
+  const smaller = { version: 1, resources: { Post: { actions: ['read'] } }, roles: { Reader: {} } }
+  const expected = ['update role Reader', 'delete role Writer', 'delete action Post:write']
+
+  const dry = await root.post('/api/v1/policy?dry_run=true', smaller)
+  t.same(named(dry.json()), expected)
+  t.same(Object.keys((await root.get('/api/v1/policy')).json<{ roles: object }>().roles), [
+    'Reader',
+    'Writer',
+  ])
+
+  t.same(named((await root.post('/api/v1/policy', smaller)).json()), expected)
+  t.same((await root.get('/api/v1/policy')).json(), {
+    version: 1,
+    resources: { Post: { actions: ['read'] } },
+    roles: { Reader: {} },
+  })
+})
+
+t.test('built-in roles and resources are not in the file and cannot be', async (t) => {
+  const { root } = await buildTestApp(t)
+
+  t.same((await root.get('/api/v1/policy')).json(), { version: 1 })
+  const taken = await root.post('/api/v1/policy', { version: 1, roles: { ADMIN: { permissions: [] } } })
+  isProblem(t, taken, 'role_is_builtin')
+  const builtin = await root.post('/api/v1/policy', { version: 1, resources: { 'postern.users': {} } })
+  isProblem(t, builtin, 'validation_failed')
+  t.equal((await root.get('/api/v1/roles?key=ADMIN')).json<unknown[]>().length, 1)
+})
+
+t.test('every fault of a file is told with its place, and nothing is changed', async (t) => {
+  const { root } = await buildTestApp(t)
+  const cases: [string, object, string][] = [
+    ['an unknown field', { rules_: [] }, '/body/rules_'],
+    ['an unknown action', { roles: { a: { permissions: ['Post:fly'] } } }, '/body/roles/a/permissions'],
+    ['an unknown parent', { roles: { a: { extends: ['b'] } } }, '/body/roles/a/extends'],
+    ['a cycle', { roles: { a: { extends: ['b'] }, b: { extends: ['a'] } } }, '/body/roles/a'],
+    [
+      'a derivation over a relation to something else',
+      {
+        resources: {
+          A: { roles: { r: {} } },
+          B: { roles: { r: {} } },
+          C: { relations: { to: 'A' }, roles: { r: { derived_from: [{ role: 'r', on: 'B', via: 'to' }] } } },
+        },
+      },
+      '/body/resources/C/roles/r/derived_from',
+    ],
+    [
+      'a rule about nobody',
+      { resources: { A: { actions: ['x'] } }, rules: [{ permissions: ['A:x'], resource: 'A' }] },
+      '/body/rules/0',
+    ],
+    [
+      'a set of nonsense',
+      { user_sets: { s: { conditions: { 'user.a': { nonsense: 1 } } } } },
+      '/body/user_sets/s/conditions/user.a/nonsense',
+    ],
+  ]
+  for (const [what, part, pointer] of cases) {
+    const response = await root.post('/api/v1/policy', { version: 1, ...part })
+    isProblem(t, response, 'validation_failed', what)
+    t.ok(pointersOf(response).includes(pointer), `${what}: ${pointersOf(response)}`)
+  }
+  t.same((await root.get('/api/v1/policy')).json(), { version: 1 })
+})
+
+t.test('facts that name what is not there change nothing at all', async (t) => {
+  const { root } = await buildTestApp(t)
+  const response = await root.post('/api/v1/policy', {
+    version: 1,
+    resources: { Post: { actions: ['read'] } },
+    facts: { users: { ann: { roles: [{ role: 'nobody' }] } } },
+  })
+
+  isProblem(t, response, 'validation_failed')
+  t.same(pointersOf(response), ['/body/facts/users'])
+  t.same((await root.get('/api/v1/policy')).json(), { version: 1 })
+  t.same((await root.get('/api/v1/users?key=ann')).json(), [])
+})
+
+t.test('a token ends when a file takes a permission from a role of its holder', async (t) => {
+  const { root, person, services } = await buildTestApp(t)
+  await root.post('/api/v1/policy', {
+    version: 1,
+    resources: { Post: { actions: ['read', 'write'] } },
+    roles: { Writer: { permissions: ['Post:read', 'Post:write'] } },
+  })
+  const writer = await person('Writer')
+  t.equal((await writer.client.get('/api/v1/users/me')).statusCode, 200)
+
+  await services.modelOf(DEFAULT_ENVIRONMENT).policyFile.apply(SYSTEM, {
+    version: 1,
+    resources: { Post: { actions: ['read', 'write'] } },
+    roles: { Writer: { permissions: ['Post:read'] } },
+  })
+
+  t.equal((await writer.client.get('/api/v1/users/me')).statusCode, 401)
+})
+
+t.test('every template can be laid over every other, twice', async (t) => {
+  const { root } = await buildTestApp(t)
+
+  const listed = (await root.get('/api/v1/policy/templates')).json<{ name: string; description: string }[]>()
+  t.same(
+    listed.map(({ name }) => name),
+    TEMPLATES,
+  )
+  for (const { name, description } of listed) {
+    t.ok(description.length > 10, name)
+    t.ok(readTemplate(name).version === 1)
+    const first = await root.post(`/api/v1/policy/templates/${name}`)
+    t.equal(first.statusCode, 200, `${name}: ${first.body}`)
+    t.ok(first.json<unknown[]>().length > 0, name)
+    t.same((await root.post(`/api/v1/policy/templates/${name}`)).json(), [], `${name} again`)
+  }
+  isProblem(t, await root.post('/api/v1/policy/templates/none'), 'template_not_found')
+})
+
+t.test('two files applied at once leave one of the two', async (t) => {
+  const { root } = await buildTestApp(t)
+  const files = ['A', 'B'].map((name) => ({
+    version: 1,
+    resources: { [name]: { actions: ['x', 'y', 'z'] } },
+    roles: { [`only${name}`]: { permissions: [`${name}:x`, `${name}:y`] } },
+  }))
+
+  const answers = await Promise.all([...files, ...files].map((file) => root.post('/api/v1/policy', file)))
+
+  t.same(new Set(answers.map(({ statusCode }) => statusCode)), new Set([200]))
+  const left = (await root.get('/api/v1/policy')).json()
+  t.ok(
+    files.some((file) => JSON.stringify(file.resources) === JSON.stringify((left as typeof file).resources)),
+  )
+})

@@ -7,9 +7,9 @@ import type { Database, Tx } from './db/client.ts'
 import { AppError } from './errors.ts'
 import { createInstancesRepository } from './instances/repository.ts'
 import { createInstancesService } from './instances/service.ts'
-import { createDecisions, type DecisionsDependencies } from './policy/decisions.ts'
 import { createPermitRepository } from './permit/repository.ts'
 import { createPermitService } from './permit/service.ts'
+import { createDecisions, type Decisions, type DecisionsDependencies } from './policy/decisions.ts'
 import { createPolicyFileService } from './policy-file/service.ts'
 import { createDefinitionsRepositories } from './resources/definitions-repository.ts'
 import { createResourcesRepository } from './resources/repository.ts'
@@ -32,6 +32,8 @@ type Dependencies = {
   database: Database
   passwords: PasswordHasher
   decisions: Omit<DecisionsDependencies, 'environmentId'>
+  /** The same questions, answered by the engine that is configured. */
+  decisionsBy: (local: Decisions) => Decisions
 }
 
 /** Builds the services of one environment. Opens no connection and holds no state of its own. */
@@ -81,8 +83,13 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     audit,
     mustChangeWhenSetByAdmin: config.passwords.mustChangeWhenSetByAdmin,
   })
-  const policyFile = createPolicyFileService({ database, environmentId, audit })
-  const decisions = createDecisions({ environmentId, ...dependencies.decisions })
+  const policyFile = createPolicyFileService({
+    database,
+    environmentId,
+    lockDefinitions: rolesRepository.lockDefinitions,
+    audit,
+  })
+  const decisions = dependencies.decisionsBy(createDecisions({ environmentId, ...dependencies.decisions }))
   const instances = createInstancesService({
     database,
     environmentId,
@@ -102,12 +109,24 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
   })
   const rules = createRulesService({
     database,
-    environmentId,
     rules: createRulesRepository(database, environmentId),
     audit,
     lockDefinitions: rolesRepository.lockDefinitions,
   })
-  return { environmentId, audit, resources, instances, rules, usersRepository, roles, accounts, users, permit, policyFile, decisions }
+  return {
+    environmentId,
+    audit,
+    resources,
+    instances,
+    rules,
+    usersRepository,
+    roles,
+    accounts,
+    users,
+    permit,
+    policyFile,
+    decisions,
+  }
 }
 
 const KEPT_ENVIRONMENTS = 1000

@@ -21,6 +21,7 @@ type Options = {
   onProgress?: (message: string) => void
   onDatabaseError?: (error: Error) => void
   logDecision?: ServiceOptions['logDecision']
+  warn?: ServiceOptions['warn']
   clock?: Clock
 }
 
@@ -120,7 +121,7 @@ function isRunning(pid: number): boolean {
 async function runtimeOf(
   config: Config,
   url: string,
-  { onDatabaseError, logDecision, clock }: Options,
+  { onDatabaseError, logDecision, warn, clock }: Options,
   secretKeyOf: () => Promise<string>,
   release: () => Promise<void> = async () => {},
 ): Promise<Runtime> {
@@ -130,6 +131,7 @@ async function runtimeOf(
     ...(clock && { clock }),
     ...(onDatabaseError && { onDatabaseError }),
     ...(logDecision && { logDecision }),
+    ...(warn && { warn }),
   })
   return {
     services,

@@ -40,6 +40,7 @@ async function start(config: Config, interruption: InterruptionWatch): Promise<v
     onProgress: (message) => process.stdout.write(`${message}\n`),
     onDatabaseError: (error) => report.app?.log.warn({ err: error }, 'a database connection broke'),
     logDecision: (decision) => report.app?.log.info({ decision }, 'decision'),
+    warn: (details, message) => report.app?.log.warn(details, message),
   })
   try {
     const { app, firstSuperAdmin } = await interruption.orUntilThen(async () => await prepare(runtime))

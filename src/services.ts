@@ -12,14 +12,14 @@ import { createDatabase, DEFAULT_ENVIRONMENT } from './db/client.ts'
 import { isMigrated } from './db/migrate.ts'
 import { createEnvironmentsRepository } from './environments/repository.ts'
 import { createEnvironmentsService } from './environments/service.ts'
-import { createMetrics, observePolicy } from './http/metrics.ts'
+import { createMetrics, observePermit, observePolicy } from './http/metrics.ts'
 import { createKeysRepository } from './keys/repository.ts'
 import { createKeysService } from './keys/service.ts'
 import { createModel, memoizeByEnvironment } from './model.ts'
 import { createPolicyCache } from './policy/cache.ts'
 import { createDecisionLog, type LoggedDecision } from './policy/decision-log.ts'
 import type { DecisionCounts } from './policy/decisions.ts'
-import { createTokenScopesAdapter } from './policy/token-scopes.ts'
+import { createPolicyEngines, type Warn } from './policy/engines.ts'
 import { createVault } from './vault.ts'
 
 /** Everything that one process works with. */
@@ -32,6 +32,8 @@ export type ServiceOptions = {
   onDatabaseError?: (error: Error) => void
   /** Where decisions are written with DECISION_LOG=log. */
   logDecision?: (decision: LoggedDecision) => void
+  /** What an operator should hear of. */
+  warn?: Warn
 }
 
 /** Builds the services: the one place where things are constructed. Opens no connection yet. */
@@ -56,13 +58,18 @@ export function createServices(config: Config, options: ServiceOptions) {
     unlogged: decisionLog.lost(),
   }))
 
+  const decisions = { cache: policyCache, log: decisionLog, clock, counts: decisionCounts }
+  const engines = createPolicyEngines({ config, database, decisions, warn: options.warn ?? (() => {}) })
+  if (engines.permit) observePermit(metrics, engines.permit)
+
   const passwords = createPasswordHasher(config.passwords)
   const modelOf = memoizeByEnvironment((environmentId) =>
     createModel(environmentId, {
       config,
       database,
       passwords,
-      decisions: { cache: policyCache, log: decisionLog, clock, counts: decisionCounts },
+      decisions,
+      decisionsBy: engines.decisionsBy,
     }),
   )
   const model = modelOf(DEFAULT_ENVIRONMENT)
@@ -122,7 +129,9 @@ export function createServices(config: Config, options: ServiceOptions) {
     metrics,
     keys,
     passwords,
-    policy: createTokenScopesAdapter(),
+    policy: engines.guard,
+    /** What mirrors to Permit and asks it; only with a configuration that uses Permit. */
+    permit: engines.permit,
     holders: model.usersRepository,
     auth,
     apiKeyVerifier,
@@ -139,9 +148,14 @@ export function createServices(config: Config, options: ServiceOptions) {
     isReady: async () => await isMigrated(database.pool),
     policyCache,
     decisionLog,
-    /** Hears of the changes of other processes from now on. Only what serves needs it. */
-    start: () => policyCache.start(config.database.directUrl ?? options.databaseUrl),
+    /** Hears of the changes of other processes, and works through jobs, from now on. Only what serves needs it. */
+    start(): void {
+      const directUrl = config.database.directUrl ?? options.databaseUrl
+      policyCache.start(directUrl)
+      engines.permit?.worker.start(directUrl)
+    },
     async close() {
+      await engines.permit?.worker.stop()
       await policyCache.stop()
       await decisionLog.close()
       await database.close()

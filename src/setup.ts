@@ -29,6 +29,7 @@ export type FirstSuperAdmin = { email: string; password?: string }
 export async function setUp(services: Services, databaseUrl: string): Promise<SetupResult> {
   return await withStartLock(databaseUrl, async (client) => {
     const migrated = await migrate(client)
+    await services.permit?.prepare()
     const db = drizzle(client, { casing: 'snake_case' })
     await assertSecretKeyFits(db, services)
     await db.transaction(async (tx) => await syncBuiltins(tx))
@@ -50,6 +51,7 @@ export async function assertSetUp(services: Services, databaseUrl: string): Prom
       throw new StartupError('The database is not set up for this version: run "postern seed" first.')
     }
     await assertSecretKeyFits(db, services)
+    await services.permit?.prepare()
   })
 }
 

@@ -16,6 +16,7 @@ import {
   templateApply,
   templateList,
 } from './policy.ts'
+import { policySync } from './policy-sync.ts'
 import { seedCommand } from './seed.ts'
 import { serveCommand } from './serve.ts'
 import { createUser, grantRole, setPassword } from './users.ts'
@@ -36,6 +37,7 @@ export const COMMANDS: readonly Command[] = [
   policyDiff,
   policyApply,
   policyTest,
+  policySync,
   templateList,
   templateApply,
   openapiCommand,

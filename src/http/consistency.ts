@@ -1,8 +1,15 @@
+import type { FastifyRequest } from 'fastify'
 import plugin from 'fastify-plugin'
 import type { ModelOf } from '../model.ts'
 import { CONSISTENCY_HEADER, consistencyToken, versionOfToken } from '../policy/consistency.ts'
 
 const READS = new Set(['GET', 'HEAD', 'OPTIONS'])
+
+/** True for what writes nothing, by its method or because it asks for decisions. */
+function isReading({ method, routeOptions }: FastifyRequest): boolean {
+  const { access } = routeOptions.config
+  return READS.has(method) || (typeof access === 'object' && access.permission === 'postern.policy:check')
+}
 
 /**
  * Answers to writes carry the version of what they wrote (`X-Postern-Consistency`). A request that sends it back is
@@ -17,7 +24,7 @@ export const consistency = plugin<{ modelOf: ModelOf }>(
     })
 
     app.addHook('onSend', async (request, reply) => {
-      if (READS.has(request.method) || reply.statusCode >= 400 || !request.principal) return
+      if (isReading(request) || reply.statusCode >= 400 || !request.principal) return
       const version = await modelOf(request.environmentId).decisions.versionOfWrites()
       if (version !== undefined) reply.header(CONSISTENCY_HEADER, consistencyToken(version))
     })

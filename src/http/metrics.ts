@@ -3,6 +3,8 @@ import plugin from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { SignInOutcome } from '../auth/service.ts'
 import { AppError } from '../errors.ts'
+import type { JobsRepository } from '../jobs/repository.ts'
+import type { PermitState } from '../policy/engines.ts'
 import { problem } from './schemas.ts'
 
 /** Connections of the pool, by what they do. */
@@ -131,6 +133,77 @@ export function observePolicy({ registry }: Metrics, state: () => PolicyState): 
     },
   })
 }
+
+type PermitSource = { state: () => PermitState; jobs: Pick<JobsRepository, 'queueState'> }
+
+/** The metrics of Permit: how it answers, what stands in for it, and how far what is stored has been mirrored to it. */
+export function observePermit({ registry }: Metrics, { state, jobs }: PermitSource): void {
+  const registers = [registry]
+  new Counter({
+    name: 'postern_permit_faults_total',
+    help: 'Calls of Permit that failed, by service and reason',
+    labelNames: ['service', 'fault'],
+    registers,
+    collect() {
+      this.reset()
+      for (const { service, fault, count } of state().faults) this.inc({ service, fault }, count)
+    },
+  })
+  new Gauge({
+    name: 'postern_permit_breaker',
+    help: '0: Permit is called; 0.5: one call tries it; 1: it is left alone after failures',
+    labelNames: ['service'],
+    registers,
+    collect() {
+      const heights = { closed: 0, half_open: 0.5, open: 1 }
+      const { pdp, api } = state().breakers
+      this.set({ service: 'pdp' }, heights[pdp])
+      this.set({ service: 'api' }, heights[api])
+    },
+  })
+  new Counter({
+    name: 'postern_policy_fallbacks_total',
+    help: 'Answers that were given without Permit, which did not answer',
+    registers,
+    collect() {
+      this.reset()
+      this.inc(state().fallbacks)
+    },
+  })
+  new Counter({
+    name: 'postern_policy_shadow_total',
+    help: 'Answers of the shadow engine, compared with those that were given',
+    labelNames: ['outcome'],
+    registers,
+    collect() {
+      this.reset()
+      for (const [outcome, count] of Object.entries(state().shadow)) this.inc({ outcome }, count)
+    },
+  })
+  new Gauge({
+    name: 'postern_mirror_jobs',
+    help: 'Changes that Permit does not have yet, and those of them that failed before',
+    labelNames: ['state'],
+    registers,
+    async collect() {
+      const queue = await jobs.queueState().catch(() => undefined)
+      this.set({ state: 'pending' }, queue?.pending ?? Number.NaN)
+      this.set({ state: 'failed' }, queue?.failed ?? Number.NaN)
+    },
+  })
+  new Gauge({
+    name: 'postern_mirror_oldest_seconds',
+    help: 'How long the oldest of these changes waits; NaN while the database does not answer',
+    registers,
+    async collect() {
+      const queue = await jobs.queueState().catch(() => undefined)
+      this.set(queue ? ageSeconds(queue.oldestAt) : Number.NaN)
+    },
+  })
+}
+
+const ageSeconds = (since: Date | undefined): number =>
+  since === undefined ? 0 : Math.max(0, (Date.now() - since.getTime()) / 1000)
 
 /** Measures every request, and serves GET /metrics; with `token` only to those who send it. */
 export const metricsEndpoint = plugin<{ metrics: Metrics; token: string | undefined }>(

@@ -1,4 +1,4 @@
-import type { Runner } from 'graphile-worker'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Database } from '../db/client.ts'
 import { LONGEST_JOB_MS, type MirrorToPermit } from './mirror-to-permit.ts'
 import { type JobsRepository, MIRROR_TASK, type MirrorSubject } from './repository.ts'
@@ -21,10 +21,13 @@ const TEND_MS = 15_000
 const DEAD_AFTER_MS = 2 * LONGEST_JOB_MS
 const RETRY_MS = 60_000
 
+/** After the database was away for long, the library gives up, and is started anew. */
+const RESTART_MS = 2000
+
 /** Runs the jobs. The library is loaded when it is used. */
 export function createJobWorker({ database, jobs, mirror, prepare, onWarning }: Dependencies) {
-  let runner: Promise<Runner> | undefined
-  let tending: NodeJS.Timeout | undefined
+  let running: Promise<void> | undefined
+  const stopping = new AbortController()
 
   const taskList = { [MIRROR_TASK]: async (payload: unknown) => await mirror.run(payload as MirrorSubject) }
 
@@ -40,50 +43,67 @@ export function createJobWorker({ database, jobs, mirror, prepare, onWarning }: 
     await jobs.tend({ deadAfterMs: DEAD_AFTER_MS, retryMs: RETRY_MS })
   }
 
+  async function runUntilStopped(directUrl: string): Promise<void> {
+    const { signal } = stopping
+    while (!signal.aborted) {
+      try {
+        await runOnceStarted(directUrl, signal)
+      } catch (error) {
+        onWarning({ err: error }, 'the job worker ended, and is started again')
+      }
+      await sleep(RESTART_MS, undefined, { signal }).catch(() => {})
+    }
+  }
+
+  /** Returns when it was stopped; throws when it ended otherwise. */
+  async function runOnceStarted(directUrl: string, signal: AbortSignal): Promise<void> {
+    const { run } = await import('graphile-worker')
+    const runner = await run({
+      ...(await options()),
+      connectionString: directUrl,
+      maxPoolSize: CONCURRENCY + 2,
+      concurrency: CONCURRENCY,
+      pollInterval: POLL_MS,
+    })
+    const stop = (): void => void runner.stop().catch(() => {})
+    if (signal.aborted) stop()
+    signal.addEventListener('abort', stop, { once: true })
+    try {
+      await runner.promise
+    } finally {
+      signal.removeEventListener('abort', stop)
+    }
+  }
+
   return {
     /** Takes jobs from now on. `directUrl`: a connection without a pooler hears of new ones at once; else they are polled for. */
-    async start(directUrl: string): Promise<void> {
-      const { run } = await import('graphile-worker')
-      const starting = options().then(
-        async (common) =>
-          await run({
-            ...common,
-            connectionString: directUrl,
-            maxPoolSize: CONCURRENCY + 2,
-            concurrency: CONCURRENCY,
-            pollInterval: POLL_MS,
-          }),
-      )
-      runner = starting
-      await starting
+    start(directUrl: string): void {
       const tendLater = (): void =>
         void tend().catch((error: unknown) => onWarning({ err: error }, 'jobs could not be tended'))
       tendLater()
-      tending = setInterval(tendLater, TEND_MS).unref()
+      const tending = setInterval(tendLater, TEND_MS).unref()
+      stopping.signal.addEventListener('abort', () => clearInterval(tending), { once: true })
+      running = runUntilStopped(directUrl)
     },
 
     /** Finishes what is under way, and takes no more. */
     async stop(): Promise<void> {
-      clearInterval(tending)
-      const stopping = await runner?.catch(() => undefined)
-      runner = undefined
-      await stopping?.stop()
+      stopping.abort()
+      await running
     },
 
     /** Does what is due, once, and returns: what fails is tried again later. */
     async runDue(): Promise<void> {
       await tend()
       const { runOnce } = await import('graphile-worker')
-      await runOnce({ ...(await options()), pgPool: database.pool })
+      const once = async () => await runOnce({ ...(await options()), pgPool: database.pool })
+      await Promise.all(Array.from({ length: CONCURRENCY }, once))
     },
   }
 }
 
-/**
- * Makes or updates the tables of the jobs, in a schema of their own, as a plain owner of the database.
- * @param url a direct connection; the caller holds the start lock
- */
-export async function installJobs(url: string): Promise<void> {
+/** Makes or updates the tables of the jobs, in a schema of their own, as a plain owner of the database. */
+export async function installJobs({ pool }: Database): Promise<void> {
   const { Logger, runMigrations } = await import('graphile-worker')
-  await runMigrations({ connectionString: url, maxPoolSize: 1, logger: new Logger(() => () => {}) })
+  await runMigrations({ pgPool: pool, logger: new Logger(() => () => {}) })
 }

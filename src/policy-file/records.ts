@@ -65,11 +65,12 @@ function resourceRecords({ resources = {}, user_attributes = {} }: PolicyFile): 
       add('attribute', `${resource}.${key}`, { resource, key, ...declared(attribute) })
     }
     for (const [key, group] of Object.entries(entry.action_groups ?? {})) {
-      const { actions: members, ...rest } = Array.isArray(group) ? { actions: group } : group
+      const entry = groupOf(group)
       add('action_group', `${resource}:${key}`, {
         resource,
-        ...described(key, rest),
-        actions: [...members].sort(),
+        ...described(key, entry),
+        attributes: entry.attributes ?? null,
+        actions: [...(entry.actions ?? [])].sort(),
       })
     }
     for (const [key, relation] of Object.entries(entry.relations ?? {})) {
@@ -102,6 +103,11 @@ function resourceRecords({ resources = {}, user_attributes = {} }: PolicyFile): 
   }
   return records
 }
+
+type Group = Described & { actions?: readonly string[]; attributes?: object }
+
+const groupOf = (group: readonly string[] | Group): Group =>
+  Array.isArray(group) ? { actions: group } : (group as Group)
 
 const declared = (attribute: string | { type: string; description?: string | undefined }) =>
   typeof attribute === 'string'
@@ -184,7 +190,7 @@ function danglingReferences(file: PolicyFile, records: readonly PolicyRecord[]):
   for (const [resource, entry] of Object.entries(file.resources ?? {})) {
     const at = `/body/resources/${resource}`
     for (const [key, group] of Object.entries(entry.action_groups ?? {})) {
-      for (const action of Array.isArray(group) ? group : group.actions) {
+      for (const action of groupOf(group).actions ?? []) {
         want(`${at}/action_groups/${key}`, 'action', `${resource}:${action}`)
       }
     }

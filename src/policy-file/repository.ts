@@ -33,7 +33,7 @@ export function createPolicyFileRepository(environmentId: string) {
       name: (row) => `${row['resource']}.${row['key']}`,
     },
     action_group: {
-      query: sql`select r.key as resource, g.key, g.name, g.description, coalesce((
+      query: sql`select r.key as resource, g.key, g.name, g.description, g.attributes, coalesce((
           select json_agg(a.key order by a.key collate "C") from action_group_actions m
           join actions a on a.id = m.action_id where m.group_id = g.id), '[]') as actions
         from action_groups g join resources r on r.id = g.resource_id
@@ -148,12 +148,13 @@ export function createPolicyFileRepository(environmentId: string) {
           description = excluded.description, updated_at = now()`)
     },
     async action_group(rows, tx) {
-      const columns = 'id uuid, resource text, key text, name text, description text, actions jsonb'
-      await tx.execute(sql`insert into action_groups (id, environment_id, resource_id, key, name, description)
-        select x.id, ${env}, r.id, x.key, x.name, x.description from ${given(rows, columns)}
+      const columns =
+        'id uuid, resource text, key text, name text, description text, attributes jsonb, actions jsonb'
+      await tx.execute(sql`insert into action_groups (id, environment_id, resource_id, key, name, description, attributes)
+        select x.id, ${env}, r.id, x.key, x.name, x.description, x.attributes from ${given(rows, columns)}
         join resources r on ${ofEnvironment('r')} and r.key = x.resource
         on conflict (resource_id, key) do update set name = excluded.name, description = excluded.description,
-          updated_at = now()`)
+          attributes = excluded.attributes, updated_at = now()`)
       const groups = sql`${given(rows, columns)}
         join resources r on ${ofEnvironment('r')} and r.key = x.resource
         join action_groups g on g.resource_id = r.id and g.key = x.key`

@@ -72,6 +72,21 @@ export function policyFileRoutes({ modelOf }: Pick<Services, 'modelOf'>): Fastif
       async () => listTemplates(),
     )
 
+    app.get(
+      '/policy/templates/:name',
+      {
+        config: { access: { permission: 'postern.policy:read' } },
+        schema: {
+          operationId: 'getPolicyTemplate',
+          tags: ['Policy'],
+          summary: 'A template as a policy document',
+          params: TemplateParams,
+          response: { 200: ref(PolicyDocumentSchema), 404: problem('No such template') },
+        },
+      },
+      async (request) => readTemplate(request.params.name),
+    )
+
     app.post(
       '/policy/templates/:name',
       {

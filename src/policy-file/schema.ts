@@ -79,7 +79,11 @@ const Resource = Type.Object(
         Type.Union([
           Type.Array(Key, { maxItems: 1000, uniqueItems: true }),
           Type.Object(
-            { ...Described, actions: Type.Array(Key, { maxItems: 1000, uniqueItems: true }) },
+            {
+              ...Described,
+              actions: Type.Optional(Type.Array(Key, { maxItems: 1000, uniqueItems: true })),
+              attributes: Type.Optional(Attributes),
+            },
             strict,
           ),
         ]),
@@ -181,7 +185,16 @@ export const PolicyFileSchema = Type.Object(
     rules: Type.Optional(Type.Array(Rule, { maxItems: MAX_ENTRIES })),
     facts: Type.Optional(FactsSchema),
   },
-  strict,
+  {
+    ...strict,
+    examples: [
+      {
+        version: 1,
+        resources: { Post: { actions: ['create', 'read'] } },
+        roles: { Viewer: { permissions: ['Post:read'] } },
+      },
+    ],
+  },
 )
 
 export type PolicyFile = Static<typeof PolicyFileSchema>

@@ -2,7 +2,6 @@ import type { AuditRepository } from '../audit/repository.ts'
 import { type Database, type Tx, transact } from '../db/client.ts'
 import { AppError, type FieldError } from '../errors.ts'
 import { validateCondition } from '../policy/engine/conditions.ts'
-import { lockPolicyVersion } from '../policy/versions.ts'
 import type { Caller } from '../principal.ts'
 import { type Change, diffOf } from './diff.ts'
 import { type PolicyRecord, RECORD_KINDS, recordsOf } from './records.ts'
@@ -11,13 +10,19 @@ import type { PolicyFile } from './schema.ts'
 
 export type PolicyFileService = ReturnType<typeof createPolicyFileService>
 
-type Dependencies = { database: Database; environmentId: string; audit: AuditRepository }
+type Dependencies = {
+  database: Database
+  environmentId: string
+  /** Lets the changes of definitions through one at a time. */
+  lockDefinitions: (tx: Tx) => Promise<void>
+  audit: AuditRepository
+}
 
 /** How many changes an audit row names. */
 const NAMED_CHANGES = 200
 
 /** The definitions of an environment as one document: read, compared and applied as a whole. */
-export function createPolicyFileService({ database, environmentId, audit }: Dependencies) {
+export function createPolicyFileService({ database, environmentId, lockDefinitions, audit }: Dependencies) {
   const { db } = database
   const repository = createPolicyFileRepository(environmentId)
   return {
@@ -50,7 +55,7 @@ export function createPolicyFileService({ database, environmentId, audit }: Depe
     ): Promise<Change[]> {
       const wanted = wantedRecords(file)
       return await transact(db, async (tx) => {
-        await lockPolicyVersion(environmentId, tx)
+        await lockDefinitions(tx)
         await assertNoBuiltins(wanted, tx)
         const changes = selected(diffOf(await repository.readRecords(tx), wanted), only)
         await write(changes, tx)

@@ -24,7 +24,9 @@ export function fileOf(records: readonly PolicyRecord[]): Tree {
           : tree(actions, (action) => ({ ...describedAs(action), attributes: action['attributes'] })),
         attributes: tree(inResource('attribute', key), declaredAs),
         action_groups: tree(inResource('action_group', key), (group) =>
-          isBare(group) ? group['actions'] : { ...describedAs(group), actions: group['actions'] },
+          isBare(group)
+            ? group['actions']
+            : { ...describedAs(group), attributes: group['attributes'], actions: group['actions'] },
         ),
         relations: tree(inResource('relation', key), (relation) =>
           isBare(relation)

@@ -342,10 +342,10 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
     ): Promise<SearchResult<string>> {
       const { withinAccount, ...question } = asked
       const { type, tenant } = question.resource
-      const account =
-        tenant === undefined
-          ? null
-          : await evaluate(options, (_policy, facts) => facts.tenant(tenant) ?? undefined)
+      const account = await evaluate(options, (policy, facts) => {
+        if (!policy.types.get(type)?.actions.has(question.action.name)) return undefined
+        return tenant === undefined ? null : (facts.tenant(tenant) ?? undefined)
+      })
       if (account === undefined) return { results: [], nextToken: undefined }
       if (account && withinAccount !== undefined && account.id !== withinAccount)
         return { results: [], nextToken: undefined }

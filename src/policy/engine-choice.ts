@@ -1,7 +1,7 @@
 import { AppError } from '../errors.ts'
 import type { PolicyAdapter } from './adapter.ts'
-import type { Decisions } from './decisions.ts'
-import type { Decision, Question } from './engine/model.ts'
+import type { DecisionOptions, Decisions } from './decisions.ts'
+import type { Decision, Facts, Question, TenantFacts } from './engine/model.ts'
 
 /** Two engines gave different answers to the same question. Keys only, never attributes. */
 export type Difference = {
@@ -112,17 +112,62 @@ export function withShadow(local: Decisions, shadow: Shadow): Decisions {
   }
 }
 
+type Engine = {
+  engine: PolicyAdapter
+  readFacts: <T>(read: (facts: Facts) => T, options: DecisionOptions) => Promise<T>
+  /** Active accounts in the order of their keys, those after `after`. */
+  listTenantKeys: (page: { after: string | undefined; limit: number }) => Promise<readonly string[]>
+  onDecision: (question: Question, decision: Decision, options: DecisionOptions) => void
+}
+
+const TENANTS_AT_ONCE = 500
+
 /**
  * The decisions of an environment whose engine is not the local one. What that engine cannot be asked (searches,
- * explanations) is answered from what is known here.
+ * authorized users, a user's accounts, explanations) is answered from what is known here.
  */
-export function decidedBy(engine: PolicyAdapter, local: Decisions): Decisions {
+export function decidedBy(
+  { engine, readFacts, listTenantKeys, onDecision }: Engine,
+  local: Decisions,
+): Decisions {
   return {
     ...local,
     // Nothing is at hand: each answer is waited for.
     checkNow: () => undefined,
-    check: async (question, options) => await engine.check(question, options),
-    checkMany: async (questions, options) => await engine.checkMany(questions, options),
+
+    async check(question, options = {}) {
+      const decision = await engine.check(question, options)
+      onDecision(question, decision, options)
+      return decision
+    },
+
+    async checkMany(questions, options = {}) {
+      const decisions = await engine.checkMany(questions, options)
+      for (const [place, question] of questions.entries()) {
+        const decision = decisions[place]
+        if (decision) onDecision(question, decision, options)
+      }
+      return decisions
+    },
+
     userPermissions: async (query, options) => [...(await engine.userPermissions(query, options))],
+
+    async checkAllTenants(question, options = {}) {
+      const allowed: { tenant: TenantFacts; decision: Decision }[] = []
+      for (let after: string | undefined; ; ) {
+        const keys = await listTenantKeys({ after, limit: TENANTS_AT_ONCE })
+        const decisions = await engine.checkMany(
+          keys.map((tenant) => ({ ...question, resource: { ...question.resource, tenant } })),
+          options,
+        )
+        const tenants = await readFacts((facts) => keys.map((key) => facts.tenant(key)), options)
+        for (const [place, decision] of decisions.entries()) {
+          const tenant = tenants[place]
+          if (tenant && decision.allowed) allowed.push({ tenant, decision })
+        }
+        if (keys.length < TENANTS_AT_ONCE) return allowed
+        after = keys.at(-1)
+      }
+    },
   }
 }

@@ -16,7 +16,8 @@ export async function syncBuiltinsToPermit(permit: PermitClient, mirror: PolicyM
       actions: Object.fromEntries(actions.map((action) => [action, { name: action }])),
     }
     await createOrUpdate(
-      async () => void (await permit.manage(async (sdk) => await sdk.api.resources.create({ key, ...fields }))),
+      async () =>
+        void (await permit.manage(async (sdk) => await sdk.api.resources.create({ key, ...fields }))),
       async () => void (await permit.manage(async (sdk) => await sdk.api.resources.update(key, fields))),
     )
   }

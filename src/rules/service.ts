@@ -4,7 +4,6 @@ import { AppError, fail } from '../errors.ts'
 import { newId } from '../ids.ts'
 import { splitPermission } from '../permissions.ts'
 import { validateCondition } from '../policy/engine/conditions.ts'
-import { lockPolicyVersion } from '../policy/versions.ts'
 import type { Caller } from '../principal.ts'
 import { assertApplicationKey } from '../resources/keys.ts'
 import { assertBelow } from '../resources/limits.ts'
@@ -51,14 +50,13 @@ export type RulesService = ReturnType<typeof createRulesService>
 
 type Dependencies = {
   database: Database
-  environmentId: string
   rules: RulesRepository
   audit: AuditRepository
   lockDefinitions: (tx: Tx) => Promise<void>
 }
 
 /** Sets of users and of instances that conditions on their attributes describe, and the rules that join them. */
-export function createRulesService({ database, environmentId, rules, audit, lockDefinitions }: Dependencies) {
+export function createRulesService({ database, rules, audit, lockDefinitions }: Dependencies) {
   const { db } = database
 
   return {
@@ -86,7 +84,7 @@ export function createRulesService({ database, environmentId, rules, audit, lock
       if (type === 'userset' && resource !== undefined)
         throw invalid('/body/resource', 'goes with resource sets only')
       return await transact(db, async (tx) => {
-        await lock(tx)
+        await lockDefinitions(tx)
         assertBelow('conditionSets', await rules.countConditionSets(tx))
         const resourceId =
           resource === undefined
@@ -123,7 +121,7 @@ export function createRulesService({ database, environmentId, rules, audit, lock
       const { parent, ...fields } = changes
       if (fields.conditions !== undefined) assertConditions(fields.conditions)
       return await transact(db, async (tx) => {
-        await lock(tx)
+        await lockDefinitions(tx)
         const set = (await rules.lockConditionSet(id, tx)) ?? fail('condition_set_not_found')
         const parentId = parent === undefined ? set.parentId : await parentOf(set, parent, tx)
         if (parent != null && parentId !== null && (await rules.descendsFrom(parentId, id, tx)))
@@ -145,7 +143,7 @@ export function createRulesService({ database, environmentId, rules, audit, lock
     /** Deletes the set and the rules that name it. @throws AppError condition_set_not_found, condition_set_has_children */
     async deleteConditionSet(caller: Caller, id: string): Promise<void> {
       await transact(db, async (tx) => {
-        await lock(tx)
+        await lockDefinitions(tx)
         const set = (await rules.lockConditionSet(id, tx)) ?? fail('condition_set_not_found')
         if (await rules.hasChildren(id, tx)) throw new AppError('condition_set_has_children')
         await rules.deleteConditionSet(id, tx)
@@ -177,7 +175,7 @@ export function createRulesService({ database, environmentId, rules, audit, lock
       options: { existing: 'fail' | 'return' } = { existing: 'fail' },
     ): Promise<{ rule: SetRuleRow; isNew: boolean }> {
       return await transact(db, async (tx) => {
-        await lock(tx)
+        await lockDefinitions(tx)
         const ends = await endsOf(spec, tx)
         const existing = await rules.findSetRuleOf(ends, tx)
         if (existing && options.existing === 'return') return { rule: existing, isNew: false }
@@ -218,13 +216,6 @@ export function createRulesService({ database, environmentId, rules, audit, lock
         return rule !== undefined
       })
     },
-  }
-
-  /** Lets writers of definitions through one at a time, so that two of them make no cycle and exceed no limit. */
-  async function lock(tx: Tx): Promise<void> {
-    await lockDefinitions(tx)
-    // A policy file that is applied holds the version.
-    await lockPolicyVersion(environmentId, tx)
   }
 
   async function remove(caller: Caller, rule: SetRuleRow, tx: Tx): Promise<void> {

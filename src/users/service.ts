@@ -17,7 +17,9 @@ export type NewUser = Omit<UserChanges, 'email' | 'key'> & { email: string; pass
 /** Without a password: somebody who cannot sign in. */
 export type UserInput = Omit<NewUser, 'email' | 'password'> & { email?: string | null; password?: string }
 /** Somebody whom another system keeps: no credentials, no home account. */
-export type SyncedUser = Pick<UserChanges, 'email' | 'firstName' | 'lastName' | 'attributes'> & { key: string }
+export type SyncedUser = Pick<UserChanges, 'email' | 'firstName' | 'lastName' | 'attributes'> & {
+  key: string
+}
 export type SyncedUserChanges = Omit<SyncedUser, 'key'>
 export type UserUpdate = UserChanges & {
   password?: string

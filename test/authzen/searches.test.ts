@@ -124,7 +124,7 @@ t.test('a token is good for its question and its limit only; the limit may be le
       [{ subject: { ...(body['subject'] as object), properties: { a: 1 } } }, {}, '/body/page/token'],
       [{ resource: { ...(body['resource'] as object), properties: { a: 1 } } }, {}, '/body/page/token'],
       [{}, { token: 'x' }, '/body/page/token'],
-      [{}, { token: `${token}x` }, '/body/page/token'],
+      [{}, { token: `x${token}` }, '/body/page/token'],
       [{}, { token: Buffer.from('[1,2]').toString('base64url') }, '/body/page/token'],
       [{}, { token: Buffer.from('["5","user","x"]').toString('base64url') }, '/body/page/token'],
       [{}, { token: Buffer.from('[5,"user","x"]').toString('base64url') }, '/body/page/token'],

@@ -15,6 +15,8 @@ import {
 } from '../helpers/contract.ts'
 import { NO_SUCH_ID } from '../helpers/hostile.ts'
 
+const ENVIRONMENT_HEADER = 'postern-environment'
+
 t.test('the document is valid OpenAPI 3.1', async (t) => {
   const postern = await buildTestApp(t)
   const response = await postern.anonymous.get('/api/v1/openapi.json')
@@ -53,7 +55,8 @@ t.test('every operation is described', async (t) => {
       operation.parameters?.filter((parameter) => parameter.in === 'path').map((one) => one.name) ?? []
     t.same(declared, named, `${name}: path parameters`)
     const takesInput =
-      operation.requestBody !== undefined || operation.parameters?.some((one) => one.in !== 'header')
+      operation.requestBody !== undefined ||
+      operation.parameters?.some((one) => one.in !== 'header' || one.name === ENVIRONMENT_HEADER)
     t.equal(statuses.includes('422'), takesInput === true, `${name}: 422`)
     for (const [status, { description, content }] of Object.entries(operation.responses)) {
       t.ok(description, `${name} ${status}: description`)
@@ -249,6 +252,93 @@ t.test('a broad walk through the API gets nothing but what the document says', a
   const held = (await admin.get(`/api/v1/users/${rootId}/roles`)).json<{ id: string }[]>()[0]
   await admin.delete(`/api/v1/users/${rootId}/roles/${held?.id}`)
 
+  // Definitions of the policy.
+  const resources = '/api/v1/resources'
+  const folder = { key: 'walked-folder', actions: ['open'], roles: [{ key: 'keeper' }] }
+  const folderId = created(await admin.post(resources, folder))
+  await admin.post(resources, folder)
+  const onFolder = `${resources}/${folderId}`
+  const unknownResource = `${resources}/${NO_SUCH_ID}`
+  await admin.get(resources)
+  const full = await admin.post(resources, {
+    key: 'walked-document',
+    actions: ['read', { key: 'write', attributes: { a: 1 } }],
+    attributes: [{ key: 'status', type: 'string' }],
+    relations: [{ key: 'parent', subject_resource: 'walked-folder' }],
+    roles: [{ key: 'reader', permissions: ['read'] }],
+  })
+  for (const path of [onFolder, unknownResource]) {
+    await admin.get(path)
+    await admin.patch(path, { description: 'x' })
+  }
+  for (const [kind, one] of [
+    ['actions', { key: 'walk' }],
+    ['action-groups', { key: 'walk', actions: ['open'] }],
+    ['attributes', { key: 'walk', type: 'string' }],
+    ['relations', { key: 'walk', subject_resource: 'walked-folder' }],
+    ['roles', { key: 'walk', permissions: ['open'] }],
+    ['user-attributes', { key: 'walk', type: 'string' }],
+  ] as const) {
+    const list = kind === 'user-attributes' ? `/api/v1/${kind}` : `${onFolder}/${kind}`
+    const id = created(await admin.post(list, one))
+    await admin.post(list, one)
+    await admin.get(list)
+    if (kind !== 'user-attributes') {
+      await admin.get(`${unknownResource}/${kind}`)
+      await admin.post(`${unknownResource}/${kind}`, one)
+    }
+    await admin.get(`${list}/${id}`)
+    await admin.patch(`${list}/${id}`, { description: 'x' })
+    if (kind === 'roles') {
+      await admin.patch(`${list}/${id}`, { description: 'x' }, stale)
+      await admin.delete(`${list}/${id}`, stale)
+    }
+    await admin.delete(`${list}/${id}`)
+    await admin.get(`${list}/${id}`)
+    await admin.patch(`${list}/${id}`, { description: 'x' })
+    await admin.delete(`${list}/${id}`)
+  }
+  const { id: fullId, roles: fullRoles } = full.json<{ id: string; roles: { id: string }[] }>()
+  const reader = `${resources}/${fullId}/roles/${fullRoles[0]?.id}`
+  const derivation = { role: 'keeper', on_resource: 'walked-folder', linked_by_relation: 'parent' }
+  const derived = created(await admin.post(`${reader}/derivations`, derivation))
+  await admin.post(`${reader}/derivations`, derivation)
+  await admin.post(`${reader}/derivations`, { ...derivation, role: 'nobody' })
+  await admin.get(`${reader}/derivations`)
+  await admin.get(reader)
+  await admin.get(`${resources}/${fullId}`)
+  await admin.get(`${unknownResource}/roles/${NO_SUCH_ID}/derivations`)
+  await admin.post(`${unknownResource}/roles/${NO_SUCH_ID}/derivations`, derivation)
+  await admin.delete(`${reader}/derivations/${derived}`)
+  await admin.delete(`${reader}/derivations/${derived}`)
+  const { pool: definitionsPool } = postern.services.database
+  await definitionsPool.query(
+    `insert into resource_instances (id, environment_id, account_id, resource_id, key)
+     select gen_random_uuid(), environment_id, $2, id, 'walked' from resources where id = $1`,
+    [fullId, home],
+  )
+  await admin.post(`/api/v1/users/${guest.id}/roles`, {
+    role_id: fullRoles[0]?.id,
+    resource_instance: 'walked-document:walked',
+    expires_at: '2099-01-01T00:00:00Z',
+  })
+  await admin.get(`/api/v1/users/${guest.id}/roles`)
+  await admin.delete(reader)
+  // A set of the document that descends from one of the folder keeps the folder.
+  await definitionsPool.query(
+    `with parent as (insert into condition_sets (id, environment_id, type, resource_id, key, name, conditions)
+       select gen_random_uuid(), environment_id, 'resourceset', id, 'walked-parent', 'p', '{}' from resources where id = $1
+       returning id)
+     insert into condition_sets (id, environment_id, type, resource_id, key, name, conditions, parent_id)
+     select gen_random_uuid(), r.environment_id, 'resourceset', r.id, 'walked-child', 'c', '{}', parent.id
+     from resources r, parent where r.id = $2`,
+    [folderId, fullId],
+  )
+  await admin.delete(onFolder)
+  await admin.delete(`${resources}/${fullId}`)
+  await admin.delete(onFolder)
+  await admin.delete(onFolder)
+
   // Accounts.
   const accountId = created(
     await admin.post('/api/v1/accounts', {
@@ -302,6 +392,143 @@ t.test('a broad walk through the API gets nothing but what the document says', a
   await admin.delete(walked)
   await admin.delete(walked)
 
+  // The policy as a document.
+  await admin.get('/api/v1/policy')
+  await admin.post('/api/v1/policy?dry_run=true', { version: 1 })
+  await admin.post('/api/v1/policy', { version: 1, roles: { ADMIN: {} } })
+  await admin.get('/api/v1/policy/templates')
+  for (const template of ['blog-rbac', 'none']) {
+    await admin.get(`/api/v1/policy/templates/${template}`)
+    await admin.post(`/api/v1/policy/templates/${template}?dry_run=true`)
+  }
+
+  // AuthZEN.
+  const question = {
+    subject: { type: 'user', id: 'ada' },
+    action: { name: 'read' },
+    resource: { type: 'post', id: '1' },
+  }
+  await admin.post('/access/v1/evaluation', question)
+  await admin.post('/access/v1/evaluation', { ...question, options: { reason: true } })
+  await admin.post('/access/v1/evaluations', question)
+  await admin.post('/access/v1/evaluations', { ...question, evaluations: [{}, { subject: 5 }] })
+  for (const searched of ['subject', 'resource', 'action'])
+    await admin.post(`/access/v1/search/${searched}`, { ...question, page: { limit: 1 } })
+  for (const path of ['evaluation', 'evaluations', 'search/subject', 'search/resource', 'search/action'])
+    await admin.post(`/access/v1/${path}`, question, { 'postern-environment': 'default/nowhere' })
+  await nobody.get('/.well-known/authzen-configuration')
+
+  // The endpoints of the guides.
+  const synced = { email: 'guide@x.test', first_name: 'G', last_name: 'X' }
+  const guided = created(await admin.post('/sync-user', synced))
+  await admin.post('/api/v1/users', { email: 'w3@x.test', password: PASSWORD, key: 'w4@x.test' })
+  await admin.post('/sync-user', { ...synced, email: 'w4@x.test' })
+  for (let count = 0; count < 2; count++) await admin.post('/create-tenant', { key: 'guide', name: 'Guide' })
+  const guide = created(await admin.post('/api/v1/roles', { name: 'guide', scopes: ['guide:read'] }))
+  await admin.post(`/api/v1/users/${guided}/roles`, { role_id: guide, account_id: home })
+  for (const action of ['read', 'write'])
+    await admin.post('/check-permission', { user: synced.email, action, resource: 'guide' })
+  for (const path of ['/sync-user', '/create-tenant', '/check-permission'])
+    await admin.post(path, {}, { 'postern-environment': 'default/nowhere' })
+
+  // Environments and API keys.
+  const project = `/api/v1/projects/${created(await admin.post('/api/v1/projects', { key: 'walk', name: 'x' }))}`
+  const newEnvironment = { key: 'walk', name: 'x', project: 'walk' }
+  const environment = `/api/v1/environments/${created(await admin.post('/api/v1/environments', newEnvironment))}`
+  await admin.post('/api/v1/projects', { key: 'walk', name: 'x' })
+  await admin.post('/api/v1/environments', newEnvironment)
+  await admin.post('/api/v1/environments', { ...newEnvironment, project: 'nope' })
+  await admin.get('/api/v1/projects?total=true')
+  await admin.get('/api/v1/environments?total=true')
+  await admin.get(project)
+  await admin.get(environment)
+  await admin.patch(environment, { description: null })
+  await admin.delete(project)
+  const newKey = await admin.post('/api/v1/api-keys', {
+    name: 'walk',
+    access: 'full',
+    environment: 'walk/walk',
+  })
+  const apiKey = `/api/v1/api-keys/${created(newKey)}`
+  const machine = contract.checked(postern.as(newKey.json<{ key: string }>().key))
+  await machine.post('/api/v1/users', { key: 'walk' })
+  await admin.get('/api/v1/api-keys?total=true')
+  await admin.get(apiKey)
+  await admin.post(`${apiKey}/rotate`)
+  await admin.delete(apiKey)
+  await admin.post(`${apiKey}/rotate`)
+  await admin.delete('/api/v1/environments/00000000-0000-7000-8000-000000000001')
+  await admin.delete(environment)
+  await admin.delete(project)
+  for (const path of ['environments', 'projects', 'api-keys']) {
+    await admin.get(`/api/v1/${path}/${NO_SUCH_ID}`)
+    await admin.delete(`/api/v1/${path}/${NO_SUCH_ID}`)
+  }
+  await admin.patch(`/api/v1/environments/${NO_SUCH_ID}`, { name: 'x' })
+  await admin.post(`/api/v1/api-keys/${NO_SUCH_ID}/rotate`)
+
+  // Things and rules.
+  await admin.post('/api/v1/resources', { key: 'walked-shelf' })
+  await admin.post('/api/v1/resources', {
+    key: 'walked-thing',
+    actions: ['read'],
+    relations: [{ key: 'next', subject_resource: 'walked-shelf' }],
+  })
+  await admin.post('/api/v1/accounts', { name: 'walked-other' })
+  const things = '/api/v1/resource-instances'
+  const thing = { resource: 'walked-thing', key: 'one', account: 'default', attributes: { a: 1 } }
+  const thingId = created(await admin.post(things, thing))
+  await admin.post(things, thing)
+  await admin.post(things, { ...thing, resource: 'nothing' })
+  await admin.get(`${things}?total=true&limit=1`)
+  for (const change of [thing, { ...thing, account: 'walked-other' }, { ...thing, account: 'nowhere' }])
+    await admin.put(`${things}/bulk`, { instances: [change] })
+  const tuples = '/api/v1/relationship-tuples'
+  const tuple = { subject: 'walked-shelf:f', relation: 'next', object: 'walked-thing:one' }
+  await admin.post(tuples, tuple)
+  const tupleId = created(await admin.post(tuples, { ...tuple, account: 'default' }))
+  await admin.post(tuples, tuple)
+  await admin.get(tuples)
+  await admin.post(`${tuples}/bulk`, { create: [tuple], delete: [tuple] })
+  await admin.post(`${tuples}/bulk`, { create: [{ ...tuple, subject: 'walked-shelf:none' }] })
+  await admin.post(`${tuples}/bulk`, {
+    create: [{ ...tuple, subject: 'walked-shelf:away', account: 'walked-other' }],
+  })
+  const [walkedTuple] = (await admin.get(tuples)).json<{ id: string }[]>()
+  for (const id of [walkedTuple?.id ?? tupleId, NO_SUCH_ID]) {
+    await admin.get(`${tuples}/${id}`)
+    await admin.delete(`${tuples}/${id}`)
+  }
+  for (const id of [thingId, NO_SUCH_ID]) {
+    await admin.get(`${things}/${id}`)
+    await admin.patch(`${things}/${id}`, { attributes: null })
+    await admin.delete(`${things}/${id}`)
+  }
+  const sets = '/api/v1/condition-sets'
+  const adults = { key: 'walked-adults', type: 'userset', conditions: { 'user.age': { equals: 18 } } }
+  const setId = created(await admin.post(sets, adults))
+  await admin.post(sets, adults)
+  await admin.post(sets, { ...adults, key: 'walked-child', parent: 'nothing' })
+  const childId = created(await admin.post(sets, { ...adults, key: 'walked-child', parent: adults.key }))
+  await admin.get(sets)
+  const setRules = '/api/v1/set-rules'
+  const setRule = { user_set: adults.key, permission: 'walked-thing:read', resource: 'walked-thing' }
+  const setRuleId = created(await admin.post(setRules, setRule))
+  await admin.post(setRules, setRule)
+  await admin.post(setRules, { ...setRule, user_set: 'nothing' })
+  await admin.get(setRules)
+  for (const id of [setRuleId, NO_SUCH_ID]) {
+    await admin.get(`${setRules}/${id}`)
+    await admin.delete(`${setRules}/${id}`)
+  }
+  await admin.patch(`${sets}/${setId}`, { parent: 'walked-child' })
+  for (const id of [setId, NO_SUCH_ID]) {
+    await admin.get(`${sets}/${id}`)
+    await admin.patch(`${sets}/${id}`, { name: 'x' })
+    await admin.delete(`${sets}/${id}`)
+  }
+  await admin.delete(`${sets}/${childId}`)
+
   // The rest.
   await theGuest.delete(`/api/v1/users/${foreign.id}`)
   await admin.get('/api/v1/audit-events?limit=1000')
@@ -330,6 +557,10 @@ t.test('a broad walk through the API gets nothing but what the document says', a
       if (!path.endsWith('/change-password')) await powerless.send(method, url, example)
       if (!path.endsWith('/change-password')) await blocked.send(method, url, example)
     }
+    if (operation.parameters?.some(({ name }) => name === ENVIRONMENT_HEADER)) {
+      for (const name of ['nope', 'no name'])
+        await admin.send(method, url, example, { [ENVIRONMENT_HEADER]: name })
+    }
     if (path.includes('{')) {
       await admin.send(method, filled('x'.repeat(200)), example)
       await admin.send(method, filled('%zz'), example)
@@ -355,7 +586,11 @@ t.test('a broad walk through the API gets nothing but what the document says', a
 const SEEN_ELSEWHERE = [
   'GET /api/v1/users/me 403',
   'GET /metrics 401',
-  // RFC 6749 §5.2: what would be 415 or 422 elsewhere is 400 there.
+  // What would be 415 or 422 elsewhere is 400 in AuthZEN, and in OAuth (RFC 6749 §5.2).
+  ...['evaluation', 'evaluations', 'search/subject', 'search/resource', 'search/action'].flatMap((path) => [
+    `POST /access/v1/${path} 415`,
+    `POST /access/v1/${path} 422`,
+  ]),
   'POST /api/v1/auth/access-token 415',
   'POST /api/v1/auth/access-token 422',
   'POST /api/v1/auth/change-password 403',

@@ -4,7 +4,7 @@ import { buildApp } from '../../src/app.ts'
 import type { Clock } from '../../src/clock.ts'
 import type { BUILTIN_ROLES } from '../../src/permissions.ts'
 import { SYSTEM } from '../../src/principal.ts'
-import { createServices, type Services } from '../../src/services.ts'
+import { createServices, type ServiceOptions, type Services } from '../../src/services.ts'
 import { PASSWORD, SECRET_KEY, SUPER_ADMIN_EMAIL, testConfig } from './config.ts'
 import { freshDatabase } from './database.ts'
 
@@ -13,19 +13,25 @@ export type Client = ReturnType<typeof clientOf>
 export type Person = { id: string; email: string; accountId: string | null; client: Client; token: string }
 export type RoleKey = keyof typeof BUILTIN_ROLES | (string & {})
 
-type Options = { env?: NodeJS.ProcessEnv; clock?: Clock; databaseUrl?: string }
+type Options = {
+  env?: NodeJS.ProcessEnv
+  clock?: Clock
+  databaseUrl?: string
+  warn?: ServiceOptions['warn']
+}
 
 /**
  * The whole application over a database of its own: real Postgres, requests through `app.inject`.
  * `root` is signed in as the super admin of the first account.
  */
-export async function buildTestApp(t: Test, { env, clock, databaseUrl }: Options = {}) {
+export async function buildTestApp(t: Test, { env, clock, databaseUrl, warn }: Options = {}) {
   const url = databaseUrl ?? (await freshDatabase(t)).url
   const config = testConfig(env)
   const services = createServices(config, {
     databaseUrl: url,
     secretKey: SECRET_KEY,
     ...(clock && { clock }),
+    ...(warn && { warn }),
   })
   const app = await buildApp(services, { logger: false })
   await app.ready()

@@ -1,9 +1,9 @@
 import type { CompiledAction, CompiledPolicy } from './compile.ts'
-import { findTenantRole } from './holdings.ts'
+import { holdsOneOf } from './holdings.ts'
 import type { Decision, Facts, Question, Refusal, Source, TenantFacts, UserFacts } from './model.ts'
 import { findGrant } from './relations.ts'
 import { matchesResources, matchesUsers } from './rules.ts'
-import { type Case, type CaseScope, createScope, keyOf, nameOf } from './scope.ts'
+import { type Case, CaseScope, keyOf, nameOf } from './scope.ts'
 
 const allowed = (source: Source): Decision => Object.freeze({ allowed: true, source, refusal: undefined })
 const refused = (refusal: Refusal): Decision => Object.freeze({ allowed: false, source: undefined, refusal })
@@ -38,8 +38,7 @@ export function decide(policy: CompiledPolicy, facts: Facts, question: Question,
   }
   if (user?.isActive === false) return REFUSED.user_inactive
   if (tenant?.isActive === false) return REFUSED.tenant_inactive
-  if (user && tenant && findTenantRole(user, tenant, action.tenantRoles, now) !== undefined)
-    return ALLOWED.rbac
+  if (user && tenant && holdsOneOf(action.tenantRoles, user, tenant, now)) return ALLOWED.rbac
   if (action.rules.length === 0 && !mayHoldOnInstance(user, tenant, question, action)) return DENIED
   return decideInScope(action, { question, type, user, tenant }, facts, now)
 }
@@ -68,15 +67,19 @@ function mayHoldOnInstance(
 }
 
 function decideInScope(action: CompiledAction, asked: Case, facts: Facts, now: number): Decision {
-  const scope = createScope(asked, facts, now, action.needsInstanceRoles)
-  const isByRule = action.rules.some(
-    (rule) => matchesUsers(rule, asked, scope, now) && matchesResources(rule, scope),
-  )
+  const scope = new CaseScope(asked, facts, now, action.needsInstanceRoles)
+  const isByRule = matchesAnyRule(action, asked, scope, now)
   const isByInstanceRole = !isByRule && holdsGrantingRole(action, asked, scope)
   if (scope.isIncomplete()) return DENIED
   if (scope.isTooLarge()) return REFUSED.graph_too_large
   if (isByRule) return ALLOWED.abac
   return isByInstanceRole ? ALLOWED.rebac : DENIED
+}
+
+function matchesAnyRule({ rules }: CompiledAction, asked: Case, scope: CaseScope, now: number): boolean {
+  for (const rule of rules)
+    if (matchesUsers(rule, asked, scope, now) && matchesResources(rule, scope)) return true
+  return false
 }
 
 function holdsGrantingRole(

@@ -10,7 +10,7 @@ import {
   TOO_LARGE,
 } from './findings.ts'
 import type { Attributes, Decision, Facts, Question, Refusal, Source } from './model.ts'
-import { type Case, createScope, keyOf } from './scope.ts'
+import { type Case, CaseScope, keyOf } from './scope.ts'
 
 /** A decision with its reasons. */
 export type Explanation = {
@@ -122,7 +122,7 @@ function requestOf(
   withInstanceRoles: boolean,
 ): Explanation['request'] {
   const { question, user, tenant, type } = asked
-  const scope = createScope(asked, facts, now, withInstanceRoles)
+  const scope = new CaseScope(asked, facts, now, withInstanceRoles)
   const key = user?.key ?? question.user.key
   const instanceKey = scope.instance()?.key ?? keyOf(question)
   return {

@@ -3,7 +3,7 @@ import { isHeld, rolesGivenIn, tenantRolesOf } from './holdings.ts'
 import type { Facts, HeldRole, Refusal, UserFacts } from './model.ts'
 import { createWalk, findGrant, type Grant, namesOfRolesOn } from './relations.ts'
 import { matchesResources, matchesUsers } from './rules.ts'
-import { type Case, createScope, keyOf, nameOf } from './scope.ts'
+import { type Case, CaseScope, keyOf, nameOf } from './scope.ts'
 
 /** What one of the models says: its answer, the first reason for it that applies, and that as a sentence. */
 type Finding<Code> = { readonly allowed: boolean; readonly code: Code; readonly reason: string }
@@ -102,8 +102,8 @@ const usersName = ({ users }: CompiledRule): string => {
 /** What the rules about an action say. */
 export function findAbac(action: CompiledAction, asked: Case, facts: Facts, now: number): AbacFinding {
   const resourcesName = ({ resources }: CompiledRule): string => resources?.key ?? asked.type.key
-  const matchingOf = (matches: (rule: CompiledRule, scope: ReturnType<typeof createScope>) => boolean) => {
-    const scope = createScope(asked, facts, now, action.needsInstanceRoles)
+  const matchingOf = (matches: (rule: CompiledRule, scope: CaseScope) => boolean) => {
+    const scope = new CaseScope(asked, facts, now, action.needsInstanceRoles)
     const matching: CompiledRule[] = []
     for (const rule of action.rules) {
       const isMatching = matches(rule, scope)
@@ -157,7 +157,7 @@ export function findRebac(action: CompiledAction, asked: Case, facts: Facts, now
   })
   if (!tenant) return denied('no_such_tenant', noSuchTenant(asked))
   if (!user) return denied('user_not_synced', `${question.user.key} is not known`)
-  const stored = createScope(asked, facts, now, false).instance()
+  const stored = new CaseScope(asked, facts, now, false).instance()
   if (!stored)
     return denied('no_such_instance', `there is no ${type.key}:${keyOf(question)} in ${tenant.key}`)
 

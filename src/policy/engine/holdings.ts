@@ -14,27 +14,25 @@ export const rolesGivenIn = (user: UserFacts, tenant: TenantFacts): readonly Hel
 export const rolesGivenOn = (user: UserFacts, instance: string): readonly HeldRole[] =>
   user.instanceRoles.get(instance) ?? NONE
 
-/** The first of the wanted roles that somebody holds in an account or everywhere. */
-export function findTenantRole(
+/** True when somebody holds one of these roles in an account or everywhere. */
+export const holdsOneOf = (
+  roles: ReadonlySet<string>,
   user: UserFacts,
   tenant: TenantFacts,
-  wanted: { has(role: string): boolean },
   now: number,
-): string | undefined {
-  return findHeld(rolesGivenIn(user, tenant), wanted, now) ?? findHeld(user.everywhere, wanted, now)
-}
+): boolean => areHeld(rolesGivenIn(user, tenant), roles, now) || areHeld(user.everywhere, roles, now)
 
-function findHeld(given: readonly HeldRole[], wanted: { has(role: string): boolean }, now: number) {
-  for (const held of given) if (wanted.has(held.role) && isHeld(held, now)) return held.role
-  return undefined
+function areHeld(given: readonly HeldRole[], roles: ReadonlySet<string>, now: number): boolean {
+  for (const held of given) if (roles.has(held.role) && isHeld(held, now)) return true
+  return false
 }
 
 /** The roles that somebody holds in an account, those held everywhere included: sorted, each once. */
 export function tenantRolesOf(user: UserFacts, tenant: TenantFacts, now: number): string[] {
-  const roles = new Set<string>()
-  for (const held of rolesGivenIn(user, tenant)) if (isHeld(held, now)) roles.add(held.role)
-  for (const held of user.everywhere) if (isHeld(held, now)) roles.add(held.role)
-  return [...roles].sort()
+  const roles: string[] = []
+  for (const given of [rolesGivenIn(user, tenant), user.everywhere])
+    for (const held of given) if (isHeld(held, now)) roles.push(held.role)
+  return roles.length > 1 ? [...new Set(roles)].sort() : roles
 }
 
 /** True for members of an account and for whoever holds a role in every account. */

@@ -1,5 +1,5 @@
 import type { CompiledRule } from './compile.ts'
-import { findTenantRole } from './holdings.ts'
+import { tenantRolesOf } from './holdings.ts'
 import type { Case, CaseScope } from './scope.ts'
 
 /** True when the user of the case is whom the rule is about. */
@@ -13,11 +13,7 @@ export function matchesUsers(
     case 'set':
       return users.set.condition.holds(scope)
     case 'tenantRole':
-      return (
-        !!user &&
-        !!tenant &&
-        findTenantRole(user, tenant, { has: (role) => role === users.role }, now) !== undefined
-      )
+      return !!user && !!tenant && tenantRolesOf(user, tenant, now).includes(users.role)
     case 'instanceRole':
       return scope.holdsOnInstance(users.role)
   }

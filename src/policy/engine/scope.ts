@@ -8,7 +8,7 @@ import { createWalk, findGrant, namesOfRolesOn, type Walk } from './relations.ts
 /** One decision compares no more items of lists than this. */
 export const MOST_STEPS = 1_000_000
 
-/** A question about a known resource, with what is stored about whom and where it names. `null`: nothing is. */
+/** A question about a known resource, with what is stored about the user and the account that it names. */
 export type Case = {
   readonly question: Question
   readonly type: CompiledType
@@ -16,133 +16,144 @@ export type Case = {
   readonly tenant: TenantFacts | null
 }
 
-/** What rules and relationships see of a case. */
-export type CaseScope = Scope & {
-  /** The instance asked about, if it is stored in the request's tenant. */
-  instance(): InstanceFacts | undefined
-  /** What was seen of the relationships; `undefined` for somebody unknown. */
-  readonly walk: Walk | undefined
-  holdsOnInstance(role: CompiledResourceRole): boolean
-  /** True when facts were missing: whatever was answered is void. */
-  isIncomplete(): boolean
-  /** True when there was more to look at than one decision may: whatever was answered is void. */
-  isTooLarge(): boolean
-}
-
 /** The key of the instance asked about; `undefined` when the question is about the resource as such. */
 export const keyOf = ({ resource }: Question): string | undefined =>
   resource.key === '' ? undefined : resource.key
 
+/** `type:key` */
+export const nameOf = ({ type, key }: InstanceFacts): string => `${type}:${key}`
+
+const NO_NAMES: readonly string[] = []
+
 /**
- * The attributes of a case. What a request says of users and resources comes before what is stored about them, but
- * `key`, `roles` and `tenants` of users, `type` and `key` of resources, `key` of tenants and `name` of actions are
- * always what they are. Nothing is stored about an instance that belongs to another tenant than the request's, and
- * nothing of a tenant is shown to who is not in it. Attributes are read when a condition asks for them.
+ * What rules and relationships see of a case, looked up when it is asked for. What a request says of users and
+ * resources comes before what is stored about them, but `key`, `roles` and `tenants` of users, `type` and `key` of
+ * resources, `key` of tenants and `name` of actions are always what they are. Nothing is stored about an instance that
+ * belongs to another tenant than the request's, and nothing of a tenant is shown to who is not in it.
  *
- * @param withInstanceRoles whether `user.roles` tells the roles held on the instance asked about (`type#role`)
+ * A class, because one is made for each decision: functions of its own would cost more than the decision.
  */
-export function createScope(
-  { question, type, user, tenant }: Case,
-  facts: Facts,
-  now: number,
-  withInstanceRoles: boolean,
-): CaseScope {
-  const walk = user ? createWalk(user, facts, now) : undefined
-  let isMissing = false
-  let steps = 0
-  let roles: readonly string[] | undefined
-  let asked: { instance: InstanceFacts | undefined } | undefined
+export class CaseScope implements Scope {
+  /** What was seen of the relationships; `undefined` for somebody unknown. */
+  readonly walk: Walk | undefined
+  private readonly asked: Case
+  private readonly facts: Facts
+  private readonly now: number
+  private readonly withInstanceRoles: boolean
+  private found: InstanceFacts | null | undefined
+  private roles: readonly string[] | undefined
+  private steps = 0
+  private isMissing = false
 
-  function stored(resource: string, key: string): InstanceFacts | undefined {
-    if (!tenant) return undefined
-    const instance = facts.instance(`${resource}:${key}`)
-    if (instance === undefined) isMissing = true
-    return instance && instance.type === resource && instance.tenant === tenant.key ? instance : undefined
+  /** @param withInstanceRoles whether `user.roles` tells the roles held on the instance asked about (`type#role`) */
+  constructor(asked: Case, facts: Facts, now: number, withInstanceRoles: boolean) {
+    this.asked = asked
+    this.facts = facts
+    this.now = now
+    this.withInstanceRoles = withInstanceRoles
+    this.walk = asked.user ? createWalk(asked.user, facts, now) : undefined
   }
 
-  function instance(): InstanceFacts | undefined {
-    if (!asked) {
-      const key = keyOf(question)
-      asked = { instance: key === undefined ? undefined : stored(type.key, key) }
+  read(bag: Bag, name: string): unknown {
+    const { action, context } = this.asked.question
+    switch (bag) {
+      case 'user':
+        return this.readUser(name)
+      case 'resource':
+        return this.readResource(name)
+      case 'tenant':
+        return this.readTenant(name)
+      case 'context':
+        return ownValue(context, name)
+      case 'action':
+        return name === 'name' ? action.name : ownValue(action.properties, name)
     }
-    return asked.instance
   }
 
-  function rolesHeld(): readonly string[] {
-    if (!user || !tenant) return []
-    const inTenant = tenantRolesOf(user, tenant, now)
-    const on = withInstanceRoles ? instance() : undefined
-    if (!walk || !on) return inTenant
-    return [...new Set([...inTenant, ...namesOfRolesOn(walk, type.roles.values(), nameOf(on))])].sort()
+  stored(type: string, key: string): Attributes | undefined {
+    return this.find(type, key)?.attributes
   }
 
-  function readUser(name: string): unknown {
+  spend(steps: number): boolean {
+    this.steps += steps
+    return this.steps <= MOST_STEPS
+  }
+
+  /** The instance asked about, if it is stored in the request's tenant. */
+  instance(): InstanceFacts | undefined {
+    if (this.found === undefined) {
+      const key = keyOf(this.asked.question)
+      this.found = (key === undefined ? undefined : this.find(this.asked.type.key, key)) ?? null
+    }
+    return this.found ?? undefined
+  }
+
+  holdsOnInstance(role: CompiledResourceRole): boolean {
+    const on = this.instance()
+    return !!this.walk && !!on && findGrant(this.walk, [role], nameOf(on)) !== undefined
+  }
+
+  /** True when facts were missing: whatever was answered is void. */
+  isIncomplete(): boolean {
+    return this.isMissing || this.walk?.isIncomplete === true
+  }
+
+  /** True when there was more to look at than one decision may: whatever was answered is void. */
+  isTooLarge(): boolean {
+    return this.steps > MOST_STEPS || this.walk?.isTooLarge === true
+  }
+
+  private find(type: string, key: string): InstanceFacts | undefined {
+    const { tenant } = this.asked
+    if (!tenant) return undefined
+    const instance = this.facts.instance(`${type}:${key}`)
+    if (instance === undefined) this.isMissing = true
+    return instance && instance.type === type && instance.tenant === tenant.key ? instance : undefined
+  }
+
+  private readUser(name: string): unknown {
+    const { user, question } = this.asked
     switch (name) {
       case 'key':
         return user?.key ?? question.user.key
       case 'roles':
-        roles ??= rolesHeld()
-        return roles
+        this.roles ??= this.rolesHeld()
+        return this.roles
       case 'tenants':
-        return user ? [...user.tenants].sort() : []
-      default:
-        return firstOf(question.user.attributes, user?.attributes, name)
+        return user ? [...user.tenants].sort() : NO_NAMES
+      default: {
+        const said = ownValue(question.user.attributes, name)
+        return said === undefined ? ownValue(user?.attributes, name) : said
+      }
     }
   }
 
-  function readResource(name: string): unknown {
+  private rolesHeld(): readonly string[] {
+    const { user, tenant, type } = this.asked
+    if (!user || !tenant) return NO_NAMES
+    const inTenant = tenantRolesOf(user, tenant, this.now)
+    const on = this.withInstanceRoles ? this.instance() : undefined
+    if (!this.walk || !on) return inTenant
+    return [...new Set([...inTenant, ...namesOfRolesOn(this.walk, type.roles.values(), nameOf(on))])].sort()
+  }
+
+  private readResource(name: string): unknown {
+    const { type, question } = this.asked
     switch (name) {
       case 'type':
         return type.key
       case 'key':
-        return instance()?.key ?? keyOf(question)
+        return this.instance()?.key ?? keyOf(question)
       default: {
         const said = ownValue(question.resource.attributes, name)
-        return said === undefined ? ownValue(instance()?.attributes, name) : said
+        return said === undefined ? ownValue(this.instance()?.attributes, name) : said
       }
     }
   }
 
-  function readTenant(name: string): unknown {
-    if (!user || !tenant || !isWithin(user, tenant, now)) return undefined
+  private readTenant(name: string): unknown {
+    const { user, tenant } = this.asked
+    if (!user || !tenant || !isWithin(user, tenant, this.now)) return undefined
     return name === 'key' ? tenant.key : ownValue(tenant.attributes, name)
   }
-
-  return {
-    read(bag: Bag, name: string): unknown {
-      switch (bag) {
-        case 'user':
-          return readUser(name)
-        case 'resource':
-          return readResource(name)
-        case 'tenant':
-          return readTenant(name)
-        case 'context':
-          return ownValue(question.context, name)
-        case 'action':
-          return name === 'name' ? question.action.name : ownValue(question.action.properties, name)
-      }
-    },
-    stored: (resource, key) => stored(resource, key)?.attributes,
-    spend(count) {
-      steps += count
-      return steps <= MOST_STEPS
-    },
-    instance,
-    walk,
-    holdsOnInstance(role) {
-      const on = instance()
-      return !!walk && !!on && findGrant(walk, [role], nameOf(on)) !== undefined
-    },
-    isIncomplete: () => isMissing || walk?.isIncomplete === true,
-    isTooLarge: () => steps > MOST_STEPS || walk?.isTooLarge === true,
-  }
-}
-
-/** `type:key` */
-export const nameOf = ({ type, key }: InstanceFacts): string => `${type}:${key}`
-
-function firstOf(said: Attributes | undefined, stored: Attributes | undefined, name: string): unknown {
-  const value = ownValue(said, name)
-  return value === undefined ? ownValue(stored, name) : value
 }

@@ -108,7 +108,8 @@ export const from = (
 
 export const held = (role: string, expiresAt?: number): HeldRole => ({ role, expiresAt })
 
-type Roles = Readonly<Record<string, readonly (string | HeldRole)[]>>
+/** Roles by the place where they are held. */
+export type Roles = Readonly<Record<string, readonly (string | HeldRole)[]>>
 
 const rolesBy = (roles: Roles) =>
   new Map(

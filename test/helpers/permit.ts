@@ -1,0 +1,99 @@
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import { Permit } from 'permitio'
+import type { Test } from 'tap'
+import { DEFAULT_ENVIRONMENT } from '../../src/db/client.ts'
+import { furtherListener, listenOn } from '../../src/http/listeners.ts'
+import { SYSTEM } from '../../src/principal.ts'
+import { type FactsDraft, storeFacts, storePolicy } from '../policy/loading.ts'
+import { clientOf, type TestApp } from './app.ts'
+
+/** A policy that all three models have a part in. */
+export async function storeExample(postern: TestApp, facts: FactsDraft = {}): Promise<void> {
+  await storePolicy(postern.services, DEFAULT_ENVIRONMENT, {
+    resources: [
+      {
+        key: 'folder',
+        actions: ['read'],
+        roles: [
+          {
+            key: 'owner',
+            permissions: ['folder:read'],
+            extends: [],
+            derivations: [],
+            noDirectRolesOnObject: false,
+          },
+        ],
+        relations: [],
+      },
+      {
+        key: 'document',
+        actions: ['read', 'edit'],
+        roles: [
+          {
+            key: 'editor',
+            permissions: ['document:edit'],
+            extends: [],
+            derivations: [
+              {
+                role: 'owner',
+                onResource: 'folder',
+                linkedByRelation: 'parent',
+                noDirectRolesOnObject: false,
+              },
+            ],
+            noDirectRolesOnObject: false,
+          },
+        ],
+        relations: [{ key: 'parent', subjectResource: 'folder' }],
+      },
+    ],
+    roles: [{ key: 'reader', permissions: ['document:read'], extends: [] }],
+    userSets: [{ key: 'adults', conditions: { 'user.age': { 'greater-than': 17 } }, parent: null }],
+    resourceSets: [],
+    rules: [{ users: { set: 'adults' }, resources: { resource: 'document' }, permission: 'document:edit' }],
+  })
+  await storeFacts(postern.services, DEFAULT_ENVIRONMENT, facts)
+}
+
+/** A key of the default environment. */
+export const apiKey = async ({ services }: TestApp, access: 'full' | 'read' = 'full') =>
+  await services.apiKeys.createKey(SYSTEM, { name: 'test', access }, DEFAULT_ENVIRONMENT)
+
+/** Requests with a new key, as the Python SDK sends them: the scheme in lower case, JSON as type even of no body. */
+export async function pythonClient(postern: TestApp, access?: 'full' | 'read') {
+  const { key } = await apiKey(postern, access)
+  return clientOf(
+    async ({ headers, ...options }) =>
+      await postern.app.inject({
+        ...options,
+        headers: { 'content-type': 'application/json', ...headers, authorization: `bearer ${key}` },
+      }),
+  )
+}
+
+/** The application on real sockets of a loopback address of its own, so that OPA's fixed port is free there. */
+export async function listenForSdk(t: Test, { app }: TestApp): Promise<{ url: string; opaPort: number }> {
+  for (;;) {
+    const host = `127.${[0, 0, 0].map(() => 1 + Math.floor(Math.random() * 254)).join('.')}`
+    const opa = furtherListener(app)
+    try {
+      await listenOn(opa, { host, port: 8181 })
+    } catch {
+      continue
+    }
+    const pdp = furtherListener(app)
+    await listenOn(pdp, { host, port: 0 })
+    t.teardown(async () => {
+      app.server.closeAllConnections()
+      await Promise.all([opa, pdp].map(async (one) => await once(one.close(), 'close')))
+    })
+    return { url: `http://${host}:${(pdp.address() as AddressInfo).port}`, opaPort: 8181 }
+  }
+}
+
+type Options = ConstructorParameters<typeof Permit>[0]
+
+/** The Node SDK, unmodified. */
+export const sdk = (url: string, token: string, options: Options = {}): Permit =>
+  new Permit({ token, pdp: url, apiUrl: url, ...options })

@@ -1,0 +1,244 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { DEFAULT_ENVIRONMENT, transact } from '../../src/db/client.ts'
+import { SYSTEM } from '../../src/principal.ts'
+import { PASSWORD } from '../helpers/config.ts'
+import { may } from '../policy/adapter-contract.ts'
+import { newEnvironment, storeFacts } from '../policy/loading.ts'
+import { buildPermit, buildUserOf } from '../policy/permit-double.ts'
+
+const ENV = { POLICY_ENGINE: 'permit', PERMIT_BREAKER_FAILURES: '1000' }
+
+async function buildPair(t: Test, env: NodeJS.ProcessEnv = ENV) {
+  const permit = await buildPermit(t)
+  const postern = await buildUserOf(t, permit, env)
+  const { services } = postern
+  const { id: north } = await services.accounts.createAccount(SYSTEM, { name: 'north', key: 'north' })
+  const create = async (key: string) =>
+    (
+      await services.users.createUser(SYSTEM, {
+        key,
+        email: `${key}@postern.test`,
+        password: PASSWORD,
+        accountId: north,
+      })
+    ).id
+  const give = async (userId: string, role: string) =>
+    (await services.roles.assignFurther(SYSTEM, userId, await postern.roleId(role), north)).id
+  const { decisions } = services.modelOf(DEFAULT_ENVIRONMENT)
+  /** What Permit itself would say, whoever asks it. */
+  const permitAllows = async (user: string, action = 'read') =>
+    (await permit.postern.services.modelOf(DEFAULT_ENVIRONMENT).decisions.check(may(user, action))).allowed
+  const queue = postern.permit.jobs.queueState
+  const db = services.database.pool
+  return { permit, postern, services, north, create, give, decisions, permitAllows, queue, db }
+}
+
+t.test('a change and its job are written together, or not at all', async (t) => {
+  const { postern, services, create, queue, db } = await buildPair(t)
+  await postern.settled()
+
+  await t.rejects(
+    transact(services.database.db, async (tx) => {
+      await services.users.insertUser({ email: 'lost@postern.test' }, undefined, false, tx)
+      throw new Error('no')
+    }),
+  )
+  t.match(await queue(), { pending: 0 })
+
+  await db.query('alter table graphile_worker._private_jobs rename to elsewhere')
+  const before = await db.query('select count(*) from users')
+  await t.rejects(create('anna'))
+  t.same((await db.query('select count(*) from users')).rows, before.rows)
+  await db.query('alter table graphile_worker.elsewhere rename to _private_jobs')
+
+  await create('anna')
+  t.match(await queue(), { pending: 1, failed: 0 })
+})
+
+t.test('jobs name what changed, and hold nothing else', async (t) => {
+  const { create, give, db } = await buildPair(t)
+  const id = await create('anna')
+  await give(id, 'reader')
+
+  const { rows } = await db.query<{ payload: object; key: string; queue_name: string }>(
+    `select payload, key, queue_name from graphile_worker._private_jobs jobs
+      left join graphile_worker._private_job_queues q on q.id = jobs.job_queue_id where payload->>'kind' = 'user'`,
+  )
+  t.same(rows, [
+    { payload: { kind: 'user', ref: id }, key: `mirror:user:${id}`, queue_name: `mirror:user:${id}` },
+  ])
+})
+
+t.test('other environments and changes of other kinds are no business of Permit', async (t) => {
+  const { postern, services, queue } = await buildPair(t)
+  await postern.settled()
+
+  const elsewhere = await newEnvironment(services, 'elsewhere')
+  await storeFacts(services, elsewhere, { tenants: [{ key: 'north' }], users: [{ key: 'anna' }] })
+  await services.roles.createRole(SYSTEM, { name: 'nobody' })
+
+  t.match(await queue(), { pending: 0 })
+})
+
+t.test('while Permit is away jobs wait, and then everything arrives', async (t) => {
+  const { permit, postern, create, give, queue, services, permitAllows } = await buildPair(t)
+  permit.set('cut')
+  const anna = await create('anna')
+  const bert = await create('bert')
+  const cyd = await create('cyd')
+  const assignment = await give(anna, 'reader')
+  await give(bert, 'reader')
+  await give(cyd, 'editor')
+  await postern.permit.worker.runDue()
+  t.match(await queue(), { pending: 4, failed: 4 })
+  t.ok((await queue()).oldestAt)
+  t.match((await queue()).errors, [/^Permit is not available: unreachable/])
+
+  await services.roles.removeAssignment(SYSTEM, anna, assignment)
+  await services.users.setActive(SYSTEM, bert, false)
+  t.equal(await permitAllows('cyd'), false)
+
+  permit.set('open')
+  await postern.permit.jobs.tend({ deadAfterMs: 60_000, retryMs: 0 })
+  await postern.settled()
+
+  t.match(await queue(), { pending: 0, failed: 0 })
+  t.equal(await permitAllows('anna'), false, 'what came last counts')
+  t.equal(await permitAllows('bert'), false)
+  t.equal(await permitAllows('cyd', 'write'), true)
+})
+
+t.test('changes of one user made while Permit comes and goes end as they are stored', async (t) => {
+  const { permit, postern, create, give, services, permitAllows } = await buildPair(t)
+  postern.services.start()
+  const anna = await create('anna')
+  let last = ''
+  for (let round = 0; round < 6; round++) {
+    permit.set(round % 2 === 0 ? { status: 503 } : 'open')
+    if (last) await services.roles.removeAssignment(SYSTEM, anna, last)
+    last = await give(anna, round % 2 === 0 ? 'reader' : 'editor')
+    await sleep(30)
+  }
+  permit.set('open')
+  await postern.permit.jobs.tend({ deadAfterMs: 60_000, retryMs: 0 })
+  await postern.settled()
+
+  t.equal(await permitAllows('anna', 'write'), true)
+})
+
+t.test('a worker that was killed loses nothing', async (t) => {
+  const { permit, postern, create, give, queue, permitAllows, db } = await buildPair(t)
+  await postern.settled()
+  await give(await create('anna'), 'reader')
+  // As a process leaves it that is killed while it works.
+  await db.query(
+    `update graphile_worker._private_jobs set locked_at = now() - interval '3 minutes', locked_by = 'dead', attempts = 1`,
+  )
+  await db.query(
+    `update graphile_worker._private_job_queues set locked_at = now() - interval '3 minutes', locked_by = 'dead'`,
+  )
+
+  permit.requests.length = 0
+  await postern.permit.jobs.tend({ deadAfterMs: 600_000, retryMs: 0 })
+  t.equal((await queue()).pending, 1, 'it may be alive')
+  t.equal(permit.requests.length, 0)
+
+  await postern.settled()
+  t.equal(await permitAllows('anna'), true)
+})
+
+t.test('a role that Permit does not know fails visibly, and is taken over when it does', async (t) => {
+  const { permit, postern, services, create, queue, permitAllows } = await buildPair(t)
+  await services.roles.createRole(SYSTEM, { name: 'auditor', permissions: ['document:read'] })
+  const anna = await create('anna')
+  await services.roles.assignFurther(SYSTEM, anna, await postern.roleId('auditor'), null)
+  await postern.permit.worker.runDue()
+  t.match(await queue(), { pending: 1, failed: 1, errors: [/^Permit refused with 404/] })
+
+  await permit.postern.services.roles.createRole(SYSTEM, { name: 'auditor', permissions: ['document:read'] })
+  await postern.permit.jobs.tend({ deadAfterMs: 60_000, retryMs: 0 })
+  await postern.settled()
+  t.equal(await permitAllows('anna'), true)
+})
+
+t.test('roles that only Permit knows are left alone, others are made equal', async (t) => {
+  const { permit, postern, create, give } = await buildPair(t)
+  const anna = await create('anna')
+  await give(anna, 'reader')
+  await postern.settled()
+  const theirs = permit.postern.services
+  await theirs.roles.createRole(SYSTEM, { name: 'theirs', permissions: ['document:sign'] })
+  const { rows } = await theirs.database.pool.query<{ id: string }>("select id from users where key = 'anna'")
+  const id = rows[0]?.id ?? ''
+  const north = (await theirs.accounts.findByKeyOrId('north'))?.id
+  for (const role of ['theirs', 'editor'])
+    await theirs.roles.assignFurther(SYSTEM, id, await permit.postern.roleId(role), north)
+
+  await postern.permit.jobs.enqueue([{ kind: 'everything' }])
+  await postern.settled()
+
+  t.same((await theirs.roles.listAssignments(id)).map(({ role }) => role.key).sort(), ['reader', 'theirs'])
+})
+
+t.test('a role that ends is taken away when it ends', async (t) => {
+  const { postern, services, create, north, permitAllows, decisions } = await buildPair(t)
+  const anna = await create('anna')
+  await services.roles.assignFurther(SYSTEM, anna, await postern.roleId('reader'), north, {
+    expiresAt: new Date(Date.now() + 1500),
+  })
+  await postern.settled()
+  t.equal(await permitAllows('anna'), true)
+
+  await sleep(1700)
+  await postern.settled()
+  t.equal(await permitAllows('anna'), false)
+  t.equal((await decisions.check(may('anna'))).allowed, false)
+})
+
+t.test('the guard asks Permit once it knows the built-in roles', async (t) => {
+  const permit = await buildPermit(t)
+  const postern = await buildUserOf(t, permit, {
+    POLICY_GUARD: 'permit',
+    PERMIT_TIMEOUT_MS: '5000',
+    PERMIT_BREAKER_FAILURES: '1000',
+  })
+  const admin = await postern.person('ACCOUNT_ADMIN')
+  const users = '/api/v1/users'
+  const own = `/api/v1/accounts/${postern.home}/users`
+  t.equal((await postern.root.get(users)).statusCode, 403, 'Permit knows nobody yet')
+
+  await postern.permit.syncBuiltins()
+  await postern.permit.syncBuiltins()
+  await postern.permit.jobs.enqueue([{ kind: 'everything' }])
+  await postern.settled()
+  t.equal((await postern.root.get(users)).statusCode, 200)
+  t.equal((await admin.client.get(own)).statusCode, 200)
+  t.equal((await admin.client.get(users)).statusCode, 403)
+
+  const { rows } = await permit.postern.services.database.pool.query(
+    "delete from role_permissions p using roles r where r.id = p.role_id and r.key = 'postern_ACCOUNT_ADMIN' returning 1",
+  )
+  t.ok(rows.length > 0)
+  await permit.postern.services.policyCache.catchUp()
+  t.equal((await admin.client.get(own)).statusCode, 403, 'Permit decides')
+
+  permit.set('cut')
+  const response = await postern.root.get(users)
+  t.equal(response.statusCode, 503)
+  t.ok(Number(response.headers['retry-after']) > 0)
+  t.equal(
+    (await postern.root.get('/api/v1/users/me')).statusCode,
+    200,
+    'what needs no permission is not asked',
+  )
+})
+
+t.test('with a fallback the scopes of the token guard while Permit is away', async (t) => {
+  const permit = await buildPermit(t)
+  const postern = await buildUserOf(t, permit, { POLICY_GUARD: 'permit', POLICY_FALLBACK: 'local' })
+  permit.set('cut')
+
+  t.equal((await postern.root.get('/api/v1/users')).statusCode, 200)
+  t.equal((await (await postern.person('GUEST')).client.get('/api/v1/users')).statusCode, 403)
+})

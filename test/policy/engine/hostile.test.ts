@@ -1,0 +1,219 @@
+import assert from 'node:assert/strict'
+import fc from 'fast-check'
+import t from 'tap'
+import { compilePolicy } from '../../../src/policy/engine/compile.ts'
+import { decide } from '../../../src/policy/engine/decide.ts'
+import { explain } from '../../../src/policy/engine/explain.ts'
+import { holdingsInTenant, holdingsOnInstance, rolesGranting } from '../../../src/policy/engine/lists.ts'
+import type { PolicyDocument, Question } from '../../../src/policy/engine/model.ts'
+import { document, world } from './arbitraries.ts'
+import {
+  aDocument,
+  anInstanceRole,
+  aResource,
+  aRole,
+  asks,
+  aTenant,
+  aUser,
+  aWorld,
+  factsOf,
+  from,
+  held,
+  NOW,
+} from './builders.ts'
+
+const anyText = fc.oneof(
+  fc.string({ unit: 'binary' }),
+  fc.constantFrom(
+    '',
+    '__proto__',
+    'constructor',
+    'doc',
+    'read',
+    'ann',
+    'acme',
+    '1',
+    'doc:1',
+    '\u0000',
+    '\ud800',
+    'doc#owner',
+  ),
+)
+const anyAttributes = fc.option(fc.object({ key: anyText, maxDepth: 3 }), { nil: undefined })
+
+const anyQuestion: fc.Arbitrary<Question> = fc.record({
+  user: fc.record({ key: anyText, attributes: anyAttributes }),
+  action: fc.record({ name: anyText, properties: anyAttributes }),
+  resource: fc.record({
+    type: anyText,
+    key: fc.option(anyText, { nil: undefined }),
+    tenant: fc.option(anyText, { nil: undefined }),
+    attributes: anyAttributes,
+  }),
+  context: anyAttributes,
+})
+
+t.test('no question makes the engine throw', async () => {
+  fc.assert(
+    fc.property(document, world, anyQuestion, (policy, stored, question) => {
+      const compiled = compilePolicy(policy)
+      const facts = factsOf(stored)
+
+      assert.deepEqual(
+        explain(compiled, facts, question, NOW).decision,
+        decide(compiled, facts, question, NOW),
+      )
+    }),
+    { numRuns: 800 },
+  )
+})
+
+t.test('attributes that are no JSON objects are none', async (t) => {
+  const policy = compilePolicy(
+    aDocument({
+      resources: [aResource('doc')],
+      userSets: [
+        {
+          key: 'some',
+          conditions: { not: { 'user.x': { equals: 1 } }, 'context.0': { equals: 1 } },
+          parent: null,
+        },
+      ],
+      rules: [{ users: { set: 'some' }, resources: { resource: 'doc' }, permission: 'doc:read' }],
+    }),
+  )
+
+  for (const attributes of [null, 'text', 7, [1], [[1]], true, 10n, Symbol('x'), () => 1]) {
+    const question = asks('ann', 'doc:read', { context: attributes as never, user: attributes as never })
+    t.notOk(decide(policy, factsOf(aWorld()), question, NOW).allowed)
+  }
+})
+
+t.test('values that are no JSON are equal to nothing, and harm nothing', async (t) => {
+  const policy = compilePolicy(
+    aDocument({
+      resources: [aResource('doc')],
+      userSets: [
+        {
+          key: 'some',
+          conditions: {
+            or: [
+              { 'user.x': { equals: { a: 1 } } },
+              { 'user.x': { in: [[1], { a: 1 }, 2] } },
+              { 'user.x': { array_subset: [{ a: 1 }] } },
+            ],
+          },
+          parent: null,
+        },
+      ],
+      rules: [{ users: { set: 'some' }, resources: { resource: 'doc' }, permission: 'doc:read' }],
+    }),
+  )
+
+  for (const x of [
+    10n,
+    Symbol('x'),
+    () => 1,
+    new Date(),
+    Number.NaN,
+    [10n],
+    [Symbol('x')],
+    { a: 10n },
+    [{ a: Symbol('x') }],
+  ])
+    t.notOk(decide(policy, factsOf(aWorld()), asks('ann', 'doc:read', { user: { x } }), NOW).allowed)
+})
+
+t.test('names that every object has are names like others', async (t) => {
+  for (const name of [
+    '__proto__',
+    'constructor',
+    'toString',
+    'hasOwnProperty',
+    'valueOf',
+    'ключ',
+    '🔑',
+    ' ',
+  ]) {
+    const policy = (permissions: string[]) =>
+      compilePolicy(
+        aDocument({
+          resources: [
+            aResource(name, {
+              actions: [name],
+              relations: [{ key: name, subjectResource: name }],
+              roles: [anInstanceRole(name, permissions, { derivations: [from(name, name, name)] })],
+            }),
+          ],
+          roles: [aRole(name, permissions, [name])],
+        }),
+      )
+    const permission = `${name}:${name}`
+    const facts = factsOf(
+      aWorld({
+        tenants: [aTenant(name)],
+        users: [
+          {
+            ...aUser(name),
+            tenantRoles: new Map([[name, [held(name)]]]),
+            instanceRoles: new Map([[`${name}:2`, [held(name)]]]),
+          },
+        ],
+        instances: [
+          {
+            id: 'i1',
+            type: name,
+            key: '1',
+            tenant: name,
+            attributes: {},
+            subjects: new Map([[name, [`${name}:2`]]]),
+          },
+          { id: 'i2', type: name, key: '2', tenant: name, attributes: {}, subjects: new Map() },
+        ],
+      }),
+    )
+
+    t.equal(
+      decide(policy([permission]), facts, asks(name, permission, { tenant: name }), NOW).source,
+      'rbac',
+      name,
+    )
+    t.notOk(decide(policy([]), facts, asks(name, permission, { tenant: name, key: '1' }), NOW).allowed, name)
+    t.notOk(
+      decide(policy([permission]), factsOf(aWorld()), asks(name, permission, { tenant: name }), NOW).allowed,
+      name,
+    )
+    const user = facts.user(name)
+    const tenant = facts.tenant(name)
+    const instance = facts.instance(`${name}:1`)
+    if (!user || !tenant || !instance) throw new Error('the world has them')
+    t.strictSame([...holdingsInTenant(policy([permission]), user, tenant, NOW).permissions], [permission])
+    const holdings = holdingsOnInstance(policy([permission]), facts, user, instance, NOW)
+    t.strictSame(holdings === 'graph_too_large' ? [] : holdings.roles, [name])
+    t.strictSame(rolesGranting(policy([permission]), name, name).tenantRoles, [name])
+  }
+})
+
+t.test('a long chain of parents, and one that ends in itself, is followed without harm', async (t) => {
+  const length = 5000
+  const roles = Array.from({ length }, (_, i) =>
+    aRole(`r${i}`, i === length - 1 ? ['doc:read'] : [], [`r${(i + 1) % length}`]),
+  )
+  const sets = Array.from({ length }, (_, i) => ({
+    key: `s${i}`,
+    conditions: {},
+    parent: `s${(i + 1) % length}`,
+  }))
+  const policy: PolicyDocument = aDocument({
+    resources: [aResource('doc')],
+    roles,
+    userSets: sets,
+    rules: [{ users: { set: 's0' }, resources: { resource: 'doc' }, permission: 'doc:write' }],
+  })
+  const facts = factsOf(
+    aWorld({ tenants: [aTenant('acme')], users: [aUser('ann', { roles: { acme: ['r0'] } })] }),
+  )
+
+  t.ok(decide(compilePolicy(policy), facts, asks('ann', 'doc:read'), NOW).allowed)
+  t.ok(decide(compilePolicy(policy), facts, asks('ann', 'doc:write'), NOW).allowed)
+})

@@ -9,7 +9,7 @@ export const ROLES: Record<string, readonly Action[]> = {
   publisher: ['create', 'read', 'update', 'publish'],
   owner: ACTIONS,
 }
-export const ROLE_KEYS = Object.keys(ROLES)
+const ROLE_KEYS = Object.keys(ROLES)
 
 /** One question and what everybody must answer to it. */
 export type Asked = { user: string; role: string; type: string; action: Action; isAllowed: boolean }

@@ -24,8 +24,6 @@ export type ApiKeyInput = {
 /** A key with its secret, which cannot be shown again. */
 export type IssuedApiKey = ApiKeyRow & { key: string }
 
-export type ApiKeysService = ReturnType<typeof createApiKeysService>
-
 type Dependencies = {
   database: Database
   apiKeys: ApiKeysRepository

@@ -44,7 +44,7 @@ export const EvaluationBody = Type.Object({
 export type Evaluation = Static<typeof EvaluationBody>
 
 /** The most questions of one request. */
-export const MOST_EVALUATIONS = 1000
+const MOST_EVALUATIONS = 1000
 
 /** How a list of questions is worked through (§7.1.2.1). */
 export type Semantic = 'execute_all' | 'deny_on_first_deny' | 'permit_on_first_permit'

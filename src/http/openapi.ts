@@ -49,7 +49,10 @@ export const openapi = plugin<Options>(
           { name: 'Roles', description: 'Roles, their permissions and who holds them' },
           { name: 'Accounts', description: 'Accounts (tenants) and their members' },
           { name: 'Policy', description: 'What the roles, sets and relations of the application may do' },
-          { name: 'AuthZEN', description: 'Decisions and searches of the OpenID AuthZEN Authorization API 1.0' },
+          {
+            name: 'AuthZEN',
+            description: 'Decisions and searches of the OpenID AuthZEN Authorization API 1.0',
+          },
           { name: 'Environments', description: 'Projects and their environments' },
           { name: 'API keys', description: 'Keys of machines' },
           { name: 'Guides', description: 'The endpoints of Permit’s guides for FastAPI and Flask' },

@@ -5,7 +5,7 @@ import type { HeldPermissions, PermissionsQuery } from '../policy/listings.ts'
 type Json = Readonly<Record<string, unknown>>
 
 /** The most questions of one bulk request. */
-export const MOST_QUESTIONS = 1000
+const MOST_QUESTIONS = 1000
 
 /**
  * A check as the PDP takes it. Unknown fields are ignored and an empty `resource.key` is none, because SDKs send whole

@@ -22,8 +22,6 @@ export type MissingUserPolicy = 'fail' | 'ignore' | 'create'
 export type UserWithHoldings = { user: UserRow; holdings: Holdings | undefined }
 export type UserPage = { items: UserWithHoldings[]; total: number }
 
-export type PermitService = ReturnType<typeof createPermitService>
-
 type Dependencies = {
   database: Database
   permit: PermitRepository

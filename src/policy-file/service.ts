@@ -8,8 +8,6 @@ import { type PolicyRecord, RECORD_KINDS, recordsOf } from './records.ts'
 import { createPolicyFileRepository } from './repository.ts'
 import type { PolicyFile } from './schema.ts'
 
-export type PolicyFileService = ReturnType<typeof createPolicyFileService>
-
 type Dependencies = {
   database: Database
   environmentId: string

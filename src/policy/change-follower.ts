@@ -13,9 +13,6 @@ const POLL_WHEN_DEAF_MS = 200
 const WAIT_MS = 500
 const RETRY_MS = 200
 
-/** Keeps what this process has cached in step with the database. */
-export type ChangeFollower = ReturnType<typeof createChangeFollower>
-
 type Dependencies = {
   versions: VersionsRepository
   /** The environments that this process has in memory. */

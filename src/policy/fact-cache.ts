@@ -18,8 +18,6 @@ export type EnvironmentFacts = {
   instances: FactTable<InstanceFacts>
 }
 
-export type FactCaches = ReturnType<typeof createFactCaches>
-
 /**
  * The facts that this process keeps, of all environments together: at most so many people, accounts and instances,
  * those used last. A name without a row counts as one.

@@ -33,7 +33,7 @@ export class PermitRefusalError extends Error {
   readonly status: number
 
   constructor(status: number, message: string, cause: unknown) {
-    super(`Permit refused with ${status}: ${message}`, { cause })
+    super(`Permit refused with ${status}: ${message || 'it does not say why'}`, { cause })
     this.status = status
   }
 }

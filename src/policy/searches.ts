@@ -11,7 +11,7 @@ export type SearchPage = { limit?: number | undefined; token?: string | undefine
 export type SearchResult<T> = { results: T[]; nextToken: string | undefined }
 
 /** The most results, and the most candidates that are looked at, for one page. */
-export const MOST_RESULTS = 1000
+const MOST_RESULTS = 1000
 const DEFAULT_RESULTS = 100
 const MOST_CANDIDATES = 1000
 const CHUNK = 250

@@ -34,9 +34,6 @@ const sortKeys: Record<string, SortKey<ResourceRow>> = {
   key: { by: resources.key, cast: 'text', value: (row) => row.key },
 }
 
-/** The names that a list of resources can be sorted by. */
-export const RESOURCE_SORTS = ['created_at', 'key'] as const
-
 export type ResourcesRepository = ReturnType<typeof createResourcesRepository>
 
 /** The resources of the application. Built-in ones are not among them. */

@@ -12,7 +12,7 @@ import type {
   RelationRow,
 } from './definitions-repository.ts'
 import type { ResourceRow } from './repository.ts'
-import type { NewAttribute, NewRelation, NewResource, ResourceDetail } from './service.ts'
+import type { NewRelation, NewResource, ResourceDetail } from './service.ts'
 
 const strict = { additionalProperties: false }
 const changed = { additionalProperties: false, minProperties: 1 }
@@ -332,8 +332,6 @@ export const presentResourceDetail = (row: ResourceDetail): Static<typeof Resour
   relations: row.relations.map(presentRelation),
   roles: row.roles.map(presentResourceRole),
 })
-
-export const newAttribute = (body: Static<typeof CreateAttributeBody>): NewAttribute => body
 
 export const newRelation = ({
   subject_resource,

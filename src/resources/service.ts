@@ -55,8 +55,6 @@ export type ResourceDetail = ResourceRow & {
   roles: RoleRow[]
 }
 
-export type ResourcesService = ReturnType<typeof createResourcesService>
-
 type Dependencies = {
   database: Database
   resources: ResourcesRepository

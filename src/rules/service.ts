@@ -46,8 +46,6 @@ export type SetRuleSpec = {
   resource?: string
 }
 
-export type RulesService = ReturnType<typeof createRulesService>
-
 type Dependencies = {
   database: Database
   rules: RulesRepository

@@ -1,6 +1,6 @@
-import { isObject, ownValue } from './equality.ts'
+import { type Effort, isObject, ownValue } from './equality.ts'
 import type { Attributes } from './model.ts'
-import { type Effort, OPERATORS } from './operators.ts'
+import { OPERATORS } from './operators.ts'
 
 /** The attributes that a condition can speak of. */
 export type Bag = 'user' | 'resource' | 'tenant' | 'context' | 'action'
@@ -35,6 +35,8 @@ const MOST_NODES = 1000
 const MOST_VALUES = 10_000
 const LONGEST_NAME = 512
 const MOST_FAULTS = 100
+/** Looking an instance up costs as much as so many comparisons. */
+const STEPS_OF_LOOKUP = 10
 
 const BAGS: ReadonlyMap<string, Bag> = new Map([
   ['user', 'user'],
@@ -209,14 +211,15 @@ function createReader() {
       return (scope, at) => {
         if (at === undefined) return false
         const other = readPath(path, scope)
-        return other !== undefined && operator.against(other)?.(at, scope) === true
+        if (other === undefined || !scope.spend(stepsOf(at) + stepsOf(other))) return false
+        return operator.against(other)?.(at, scope) === true
       }
     }
     const excess = excessOf(operand, place)
     if (excess !== undefined) return fault(place, excess)
     const holds = operator.against(operand)
     if (!holds) return fault(place, `must be ${operator.operand}, or a ref`)
-    return (scope, at) => at !== undefined && holds(at, scope)
+    return (scope, at) => at !== undefined && scope.spend(stepsOf(at)) && holds(at, scope)
   }
 
   /** What is too large about an operand. */
@@ -248,7 +251,7 @@ function createReader() {
       return fault(below(place, 'fk_resource_type'), 'must be the key of a resource')
     lookups.add(resource)
     return matches((scope, key) => {
-      if (typeof key !== 'string' || key === '') return false
+      if (typeof key !== 'string' || key === '' || !scope.spend(STEPS_OF_LOOKUP)) return false
       const stored = scope.stored(resource, key)
       return stored !== undefined && test(scope, stored)
     })
@@ -261,6 +264,12 @@ function createReader() {
     needsInstanceRoles: () => needsInstanceRoles,
     condition: (tree: unknown): Test => entries(tree, { pointer: '', level: 1 }, attribute),
   }
+}
+
+/** What it costs to look at a value from outside: at the items of a list, and at a text a kilobyte at a time. */
+function stepsOf(value: unknown): number {
+  if (Array.isArray(value)) return 1 + value.length
+  return typeof value === 'string' ? 1 + (value.length >> 10) : 1
 }
 
 const below = ({ pointer, level }: Place, name: string | number): Place => ({

@@ -8,21 +8,28 @@ export const isObject = (value: unknown): value is Json =>
 export const ownValue = (object: unknown, name: string): unknown =>
   isObject(object) && Object.hasOwn(object, name) ? object[name] : undefined
 
-/**
- * True when two JSON values are equal in type and content, whatever the order of names. A name with the value
- * `undefined` is not there. Values may be nested as deeply as a request can say; the work is that of the smaller one.
- */
-export function isEqual(one: unknown, other: unknown): boolean {
-  if (one === other) return true
-  return typeof one === 'object' && typeof other === 'object' && isEqualWithin(one, other)
+/** The work that one decision may do to compare values. */
+export type Effort = {
+  /** False when so many steps are more than what is left; the decision is then a refusal, whatever else is answered. */
+  spend(steps: number): boolean
 }
 
-function isEqualWithin(one: unknown, other: unknown): boolean {
+/**
+ * True when two JSON values are equal in type and content, whatever the order of names. A name with the value
+ * `undefined` is not there. Values may be nested as deeply as a request can say; each pair that is looked at is a step.
+ */
+export function isEqual(one: unknown, other: unknown, effort: Effort): boolean {
+  if (one === other) return true
+  return typeof one === 'object' && typeof other === 'object' && isEqualWithin(one, other, effort)
+}
+
+function isEqualWithin(one: unknown, other: unknown, effort: Effort): boolean {
   const left = [one]
   const right = [other]
   while (left.length > 0) {
     const a = left.pop()
     const b = right.pop()
+    if (!effort.spend(1)) return false
     if (a === b) continue
     if (Array.isArray(a)) {
       if (!Array.isArray(b) || a.length !== b.length) return false
@@ -33,7 +40,7 @@ function isEqualWithin(one: unknown, other: unknown): boolean {
     } else {
       if (!isObject(a) || !isObject(b)) return false
       const names = namesOf(a)
-      if (names.length !== namesOf(b).length) return false
+      if (!effort.spend(names.length) || names.length !== namesOf(b).length) return false
       for (const name of names) {
         left.push(a[name])
         right.push(ownValue(b, name))
@@ -46,40 +53,15 @@ function isEqualWithin(one: unknown, other: unknown): boolean {
 const namesOf = (object: Json): string[] => Object.keys(object).filter((name) => object[name] !== undefined)
 
 /** A set of JSON values. */
-export type Values = { has(value: unknown): boolean }
+export type Values = { has(value: unknown, effort: Effort): boolean }
 
-/** The set of the values of a list, equal ones being one. */
+/** The set of the values of a list. */
 export function valuesOf(list: readonly unknown[]): Values {
-  const plain = new Set<unknown>()
-  const nested = new Set<string>()
-  for (const value of list) {
-    if (typeof value === 'object' && value !== null) nested.add(canonical(value))
-    else plain.add(value)
-  }
+  const isNested = (value: unknown): boolean => typeof value === 'object' && value !== null
+  const plain = new Set(list)
+  const nested = list.filter(isNested)
   return {
-    has: (value) =>
-      typeof value === 'object' && value !== null
-        ? nested.size > 0 && nested.has(canonical(value))
-        : plain.has(value),
+    has: (value, effort) =>
+      isNested(value) ? nested.some((one) => isEqual(one, value, effort)) : plain.has(value),
   }
-}
-
-/** A text that two JSON values share exactly when they are equal: each list and object is led by its size. */
-function canonical(value: unknown): string {
-  let text = ''
-  const pending = [value]
-  while (pending.length > 0) {
-    const next = pending.pop()
-    if (Array.isArray(next)) {
-      text += `[${next.length};`
-      for (const item of next) pending.push(item)
-    } else if (isObject(next)) {
-      const names = namesOf(next).sort()
-      text += `{${names.length};`
-      for (const name of names) pending.push(next[name], name)
-    } else {
-      text += `${typeof next === 'string' ? JSON.stringify(next) : String(next)},`
-    }
-  }
-  return text
 }

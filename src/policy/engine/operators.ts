@@ -1,10 +1,4 @@
-import { isEqual, valuesOf } from './equality.ts'
-
-/** The work that one decision may do on the lists that its conditions go through, one step per item. */
-export type Effort = {
-  /** False when so many steps are more than what is left; the decision is then a refusal. */
-  spend(steps: number): boolean
-}
+import { type Effort, isEqual, valuesOf } from './equality.ts'
 
 /** Whether an attribute that is there compares as wished. */
 type Comparison = (value: unknown, effort: Effort) => boolean
@@ -34,10 +28,12 @@ const isRange = (value: unknown): value is readonly [number, number] =>
 const onNumbers = (holds: (value: number, operand: number) => boolean): Operator =>
   operator('a number', isNumber, (operand) => (value) => isNumber(value) && holds(value, operand))
 
-const onLists = (against: (operand: readonly unknown[]) => (list: readonly unknown[]) => boolean): Operator =>
+type ListComparison = (list: readonly unknown[], effort: Effort) => boolean
+
+const onLists = (against: (operand: readonly unknown[]) => ListComparison): Operator =>
   operator('a list', isList, (operand) => {
     const holds = against(operand)
-    return (value, effort) => isList(value) && effort.spend(value.length + operand.length) && holds(value)
+    return (value, effort) => isList(value) && holds(value, effort)
   })
 
 /**
@@ -45,8 +41,14 @@ const onLists = (against: (operand: readonly unknown[]) => (list: readonly unkno
  * only numbers have an order.
  */
 export const OPERATORS: ReadonlyMap<string, Operator> = new Map([
-  ['equals', operator('a value', isAnything, (operand) => (value) => isEqual(value, operand))],
-  ['not-equals', operator('a value', isAnything, (operand) => (value) => !isEqual(value, operand))],
+  [
+    'equals',
+    operator('a value', isAnything, (operand) => (value, effort) => isEqual(value, operand, effort)),
+  ],
+  [
+    'not-equals',
+    operator('a value', isAnything, (operand) => (value, effort) => !isEqual(value, operand, effort)),
+  ],
   ['less-than', onNumbers((value, operand) => value < operand)],
   ['less-than-equals', onNumbers((value, operand) => value <= operand)],
   ['greater-than', onNumbers((value, operand) => value > operand)],
@@ -68,8 +70,8 @@ export const OPERATORS: ReadonlyMap<string, Operator> = new Map([
   [
     'in',
     operator('a list', isList, (operand) => {
-      const values = valuesOf(operand)
-      return (value) => values.has(value)
+      const { has } = valuesOf(operand)
+      return has
     }),
   ],
   [
@@ -77,23 +79,28 @@ export const OPERATORS: ReadonlyMap<string, Operator> = new Map([
     operator(
       'a value',
       isAnything,
-      (operand) => (value, effort) =>
-        isList(value) && effort.spend(value.length) && value.some((item) => isEqual(item, operand)),
+      (operand) => (value, effort) => isList(value) && value.some((item) => isEqual(item, operand, effort)),
     ),
   ],
   [
     'array_subset',
     onLists((operand) => {
       const values = valuesOf(operand)
-      return (list) => list.every(values.has)
+      return (list, effort) => list.every((item) => values.has(item, effort))
     }),
   ],
-  ['array_superset', onLists((operand) => (list) => operand.every(valuesOf(list).has))],
+  [
+    'array_superset',
+    onLists((operand) => (list, effort) => {
+      const values = valuesOf(list)
+      return operand.every((item) => values.has(item, effort))
+    }),
+  ],
   [
     'array_intersect',
     onLists((operand) => {
       const values = valuesOf(operand)
-      return (list) => list.some(values.has)
+      return (list, effort) => list.some((item) => values.has(item, effort))
     }),
   ],
 ])

@@ -5,7 +5,7 @@ import { isWithin, tenantRolesOf } from './holdings.ts'
 import type { Attributes, Facts, InstanceFacts, Question, TenantFacts, UserFacts } from './model.ts'
 import { createWalk, findGrant, namesOfRolesOn, type Walk } from './relations.ts'
 
-/** One decision compares no more items of lists than this. */
+/** One decision compares no more values than this. */
 export const MOST_STEPS = 1_000_000
 
 /** A question about a known resource, with what is stored about the user and the account that it names. */
@@ -42,6 +42,7 @@ export class CaseScope implements Scope {
   private readonly withInstanceRoles: boolean
   private found: InstanceFacts | null | undefined
   private roles: readonly string[] | undefined
+  private tenants: readonly string[] | undefined
   private steps = 0
   private isMissing = false
 
@@ -120,7 +121,8 @@ export class CaseScope implements Scope {
         this.roles ??= this.rolesHeld()
         return this.roles
       case 'tenants':
-        return user ? [...user.tenants].sort() : NO_NAMES
+        this.tenants ??= user ? [...user.tenants].sort() : NO_NAMES
+        return this.tenants
       default: {
         const said = ownValue(question.user.attributes, name)
         return said === undefined ? ownValue(user?.attributes, name) : said

@@ -217,3 +217,73 @@ t.test('a long chain of parents, and one that ends in itself, is followed withou
   t.ok(decide(compilePolicy(policy), facts, asks('ann', 'doc:read'), NOW).allowed)
   t.ok(decide(compilePolicy(policy), facts, asks('ann', 'doc:write'), NOW).allowed)
 })
+
+t.test('what costs more than one decision may do ends in a refusal, in bounded time', async (t) => {
+  const many = (length: number, entry: (index: number) => Record<string, unknown>) => ({
+    or: Array.from({ length }, (_, i) => entry(i)),
+  })
+  const numbers = Array.from({ length: 200_000 }, (_, i) => i)
+  const items = numbers.map((x) => ({ x }))
+  const text = 'x'.repeat(1_000_000)
+
+  for (const [name, conditions, attributes] of [
+    [
+      'many comparisons for many items',
+      { 'user.items': { any_match: { match: many(300, (i) => ({ x: { equals: -1 - i } })) } } },
+      { items },
+    ],
+    [
+      'many looks at one list',
+      many(400, (i) => ({ 'user.numbers': { array_contains: -1 - i } })),
+      { numbers },
+    ],
+    [
+      'many lists against each other',
+      many(400, () => ({ 'user.numbers': { array_intersect: { ref: 'context.b' } } })),
+      { numbers },
+    ],
+    ['objects among objects', { 'user.items': { array_subset: { ref: 'context.items' } } }, { items }],
+    [
+      'large values, over and over',
+      many(400, () => ({ 'user.items': { equals: { ref: 'context.almost' } } })),
+      { items },
+    ],
+    [
+      'an object of many names, over and over',
+      many(400, () => ({ 'user.wide': { equals: { a: 1 } } })),
+      { wide: Object.fromEntries(numbers.map((i) => [`n${i}`, i])) },
+    ],
+    [
+      'a large text, over and over',
+      { 'user.list': { any_match: { match: many(300, () => ({ x: { contains: 'y' } })) } } },
+      { list: Array.from({ length: 10 }, () => ({ x: text })) },
+    ],
+    [
+      'instances without number',
+      { 'user.numbers': { any_match: { match: {}, fk_resource_type: 'doc' } } },
+      { numbers: numbers.map(String) },
+    ],
+  ] as const) {
+    const policy = compilePolicy(
+      aDocument({
+        resources: [aResource('doc')],
+        userSets: [{ key: 'some', conditions: { not: conditions }, parent: null }],
+        rules: [{ users: { set: 'some' }, resources: { resource: 'doc' }, permission: 'doc:read' }],
+      }),
+    )
+    const question = asks('ann', 'doc:read', {
+      user: attributes,
+      context: {
+        b: numbers.map((i) => -1 - i),
+        items: items.toReversed(),
+        almost: [...items.slice(0, -1), { x: -1 }],
+      },
+    })
+    const facts = factsOf(aWorld({ tenants: [aTenant('acme')] }))
+    const begun = performance.now()
+
+    t.equal(decide(policy, facts, question, NOW).refusal, 'graph_too_large', name)
+    t.equal(explain(policy, facts, question, NOW).abac?.code, 'graph_too_large', name)
+    t.ok(performance.now() - begun < 10_000, `${name}: in time`)
+  }
+})

@@ -6,6 +6,7 @@ import { createUser } from './create-user.ts'
 import type { Bench } from './harness.ts'
 import { listUsers } from './list-users.ts'
 import { describeMachine } from './machine.ts'
+import { aMillionUsers } from './policy/a-million-users.ts'
 import { policyOverHttp } from './policy/over-http.ts'
 import { protectedRead } from './protected-read.ts'
 import { signIn } from './sign-in.ts'
@@ -19,6 +20,7 @@ const BENCHES: Record<string, (bench: Bench) => Promise<void>> = {
   'create-user': createUser,
   start: startAndMemory,
   policy: policyOverHttp,
+  'policy-million': aMillionUsers,
 }
 
 const wanted = process.argv.slice(2)

@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Bench, placeProcesses, ROUNDS, report, startPostern } from './harness.ts'
+import { type Bench, placeProcesses, ROUNDS, report, residentMib, startPostern } from './harness.ts'
 
 /** From the start of the process to a ready answer on a migrated database, and the memory of a process that idles. */
 export async function startAndMemory(bench: Bench): Promise<void> {
@@ -18,9 +17,4 @@ export async function startAndMemory(bench: Bench): Promise<void> {
   }
   report('start to ready', rounds.ready, 'ms')
   report('resident memory, idle', rounds.memory, 'MiB')
-}
-
-function residentMib(pid: number): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
-  return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) / 1024
 }

@@ -170,6 +170,7 @@ t.test('a secret is never printed', async (t) => {
     'DB_PASSWORD',
     'FIRST_SUPER_ADMIN_PASSWORD',
     'METRICS_TOKEN',
+    'PERMIT_API_KEY',
     'SECRET_KEY',
   ])
   for (const sentence of printed) {

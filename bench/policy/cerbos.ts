@@ -17,6 +17,8 @@ export async function startCerbos(peers: string): Promise<Server> {
       `  httpListenAddr: "127.0.0.1:${http}"`,
       `  grpcListenAddr: "127.0.0.1:${grpc}"`,
       '  logRequestPayloads: false',
+      '  requestLimits:',
+      '    maxResourcesPerRequest: 500',
       'telemetry:',
       '  disabled: true',
       'audit:',
@@ -28,7 +30,8 @@ export async function startCerbos(peers: string): Promise<Server> {
       '    watchForChanges: false',
     ].join('\n'),
   )
-  const binary = join(peers, '@cerbos', `cerbos-${process.platform}-${process.arch}`, 'cerbos')
+  const name = `cerbos-${process.platform}-${process.arch}`
+  const binary = join(peers, '@cerbos', name, name)
   return await startServer(http, '/_cerbos/health', [binary, 'server', `--config=${config}`], true, {
     GOMAXPROCS: '1',
   })

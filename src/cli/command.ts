@@ -81,6 +81,17 @@ export function usageOf({ path, positionals = [], flags }: Omit<Command, 'run'>)
   return ['postern', path, ...positionals, ...options].join(' ')
 }
 
+/** The usage with at most 120 characters in a line. */
+function usageLines(command: Command): string[] {
+  const lines = ['']
+  for (const word of usageOf(command).split(/ (?=\[|--)/)) {
+    const last = lines.at(-1) ?? ''
+    if (last.length + word.length < 118) lines[lines.length - 1] = last === '' ? word : `${last} ${word}`
+    else lines.push(`  ${word}`)
+  }
+  return lines.map((line) => `  ${line}`)
+}
+
 /** What `--help` prints for one command. */
 export function helpOf(command: Command): string {
   const { summary, details = [], flags, examples } = command
@@ -93,7 +104,7 @@ export function helpOf(command: Command): string {
     ...(details.length > 0 ? ['', ...details] : []),
     '',
     'Usage:',
-    `  ${usageOf(command)}`,
+    ...usageLines(command),
     '',
     'Options:',
     ...columns([...options, ['--help', 'Show this']]),

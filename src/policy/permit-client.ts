@@ -77,6 +77,7 @@ export function createPermitClient({
     })
   const breakers: Record<PermitService, CircuitBreaker> = { pdp: breaker(), api: breaker() }
   let loading: Promise<Permit> | undefined
+  let lastApiStatus: number | undefined
 
   async function loaded(): Promise<Permit> {
     loading ??= load().catch((error: unknown) => {
@@ -113,6 +114,12 @@ export function createPermitClient({
       maxRedirects: 0,
       maxContentLength: LARGEST_ANSWER,
     })
+    // When the SDK asks what the key opens and fails, its error does not say why.
+    permit.config.axiosInstance.interceptors.response.use(undefined, async (error: unknown) => {
+      const { response } = error as { response?: { status?: number } }
+      lastApiStatus = response?.status
+      return await Promise.reject(error)
+    })
     return permit
   }
 
@@ -138,7 +145,7 @@ export function createPermitClient({
       throw new PermitRefusalError(outcome.refused, messageOf(outcome.error), outcome.error)
     } catch (error) {
       if (error instanceof PermitRefusalError) throw error
-      const fault = faultOf(error)
+      const fault = faultOf(error, isOfScope(error) ? lastApiStatus : undefined)
       onFault(service, fault, error)
       const waitMs = breakers[service].waitMs()
       throw new PermitUnavailableError(fault, Math.max(1, Math.ceil(waitMs / 1000)), error)
@@ -197,10 +204,12 @@ function statusInMessage(error: unknown): number | undefined {
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
-function faultOf(error: unknown): PermitFault {
+const isOfScope = (error: unknown): boolean => messageOf(error).includes('api key scope')
+
+function faultOf(error: unknown, knownStatus: number | undefined): PermitFault {
   if (error instanceof CircuitOpenError) return 'left_alone'
   if (error instanceof InvalidAnswerError) return 'invalid_answer'
-  const status = statusOf(error) ?? statusInMessage(error)
+  const status = knownStatus ?? statusOf(error) ?? statusInMessage(error)
   if (status === 401 || status === 403) return 'unauthorized'
   if (status === 429) return 'rate_limited'
   if (status !== undefined) return status >= 500 ? 'server_error' : 'invalid_answer'

@@ -7,7 +7,7 @@ import type { Bench } from './harness.ts'
 import { listUsers } from './list-users.ts'
 import { describeMachine } from './machine.ts'
 import { aMillionUsers } from './policy/a-million-users.ts'
-import { policyOverHttp } from './policy/over-http.ts'
+import { policy } from './policy/over-http.ts'
 import { protectedRead } from './protected-read.ts'
 import { signIn } from './sign-in.ts'
 import { startAndMemory } from './start.ts'
@@ -19,7 +19,7 @@ const BENCHES: Record<string, (bench: Bench) => Promise<void>> = {
   'list-users': listUsers,
   'create-user': createUser,
   start: startAndMemory,
-  policy: policyOverHttp,
+  policy,
   'policy-million': aMillionUsers,
 }
 

@@ -1,4 +1,3 @@
-import { cpus, totalmem } from 'node:os'
 import { type CompiledPolicy, compilePolicy } from '../../src/policy/engine/compile.ts'
 import { decide } from '../../src/policy/engine/decide.ts'
 import { explain } from '../../src/policy/engine/explain.ts'
@@ -13,11 +12,6 @@ import type {
   UserFacts,
 } from '../../src/policy/engine/model.ts'
 import { report } from '../harness.ts'
-
-/*
- * The decision core alone, in this process: `npx tsx bench/policy/engine.ts`. Facts are in memory, as in a warm cache.
- * Every answer is compared with the one expected. Each figure is the median of the rounds.
- */
 
 const ROUNDS = 9
 const NOW = Date.now()
@@ -382,11 +376,10 @@ function compiling(): void {
   )
 }
 
-const { length, 0: cpu } = cpus()
-console.log(
-  `${new Date().toISOString().slice(0, 10)}, ${length} × ${cpu?.model ?? 'unknown CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.versions.node}\n`,
-)
-rbac()
-abac()
-rebac()
-compiling()
+/** The decision core alone, in this process, over facts in memory as in a warm cache. Every answer is compared. */
+export function policyInProcess(): void {
+  rbac()
+  abac()
+  rebac()
+  compiling()
+}

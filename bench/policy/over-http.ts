@@ -10,7 +10,9 @@ import {
   type Server,
   startPostern,
 } from '../harness.ts'
+import { casbinInProcess } from './casbin.ts'
 import { cerbosBody, startCerbos } from './cerbos.ts'
+import { policyInProcess } from './engine.ts'
 import { installPeers, peerVersions } from './peers.ts'
 import { type Asked, POLICY_FILE, questionsOf, roleOf, userKey } from './rules.ts'
 
@@ -19,12 +21,15 @@ const USERS = 1000
 const QUESTIONS = 500
 const BATCH = 100
 
-/** Single and batched checks over HTTP beside Cerbos with the same rules, and a relationship check over three hops. */
-export async function policyOverHttp(bench: Bench): Promise<void> {
+/** Decisions in process beside casbin; single and batched checks over HTTP beside Cerbos with the same rules, and a relationship check over three hops. */
+export async function policy(bench: Bench): Promise<void> {
   console.log(`  beside ${peerVersions}`)
+  const peers = await installPeers()
+  policyInProcess()
+  await casbinInProcess(peers)
   placeProcesses(bench, true)
   const postern = await startPostern(bench)
-  const cerbos = await startCerbos(await installPeers())
+  const cerbos = await startCerbos(peers)
   try {
     const key = await loadPolicy(postern, bench.databaseUrl)
     const questions = questionsOf(QUESTIONS, USERS)

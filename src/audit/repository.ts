@@ -47,6 +47,25 @@ export function createAuditRepository({ db }: Database, environmentId = DEFAULT_
       await ex.execute(insertion(event, 'success', null))
     },
 
+    /** Records many events in one statement. */
+    async appendAll(events: readonly AuditEvent[], ex: Executor = db): Promise<void> {
+      if (events.length === 0) return
+      await ex.execute(sql`
+        with entries as materialized (
+          select * from jsonb_to_recordset(${JSON.stringify(events.map((event) => entryOf(event)))}::jsonb) as x
+            (id uuid, action text, outcome text, "actorType" text, "actorId" text, "targetType" text, "targetId" text,
+              "accountId" uuid, "requestId" text, details text, "personalCommitment" text, "subjectId" uuid,
+              salt text, personal text)),
+        event as (
+          insert into audit_events (id, environment_id, action, outcome, actor_type, actor_id, target_type, target_id,
+            account_id, request_id, details, personal_commitment)
+          select id, ${environmentId}, action, outcome, "actorType", "actorId", "targetType", "targetId", "accountId",
+            "requestId", details::jsonb, "personalCommitment" from entries
+          returning id)
+        insert into audit_personal_data (audit_event_id, subject_id, salt, data)
+        select id, "subjectId", salt, personal::jsonb from entries join event using (id) where personal is not null`)
+    },
+
     /**
      * Records a refused attempt. The same attempt within the same minute raises the count of its one row, so
      * that strangers cannot fill the disk; `repeatOf` says what makes two attempts the same.

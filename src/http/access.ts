@@ -1,4 +1,4 @@
-import type { FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import plugin from 'fastify-plugin'
 import { AppError, type ProblemCode } from '../errors.ts'
 import { anywhere, type BuiltinPermission } from '../permissions.ts'
@@ -44,7 +44,7 @@ export const accessControl = plugin<Options>(
       documentAccess(route, access)
       if (access === 'public') return
       const isLate = route.config?.isAuthenticatedAfterBody === true
-      if (!isLate) route.onRequest = [app.authenticate, ...hooksOf(route.onRequest)]
+      route.onRequest = [forbidStoring, ...(isLate ? [] : [app.authenticate]), ...hooksOf(route.onRequest)]
       route.preHandler = [
         ...(isLate ? [app.authenticate] : []),
         ...(route.config?.isOpenBeforePasswordChange ? [] : [refuseBeforePasswordChange]),
@@ -59,6 +59,12 @@ export const accessControl = plugin<Options>(
 function hooksOf<T>(hooks: T | T[] | undefined): T[] {
   if (hooks === undefined) return []
   return Array.isArray(hooks) ? hooks : [hooks]
+}
+
+/** What one caller may see is nobody else's (RFC 9111 §5.2.2.5); a handler that knows better says so after this. */
+function forbidStoring(_request: FastifyRequest, reply: FastifyReply, done: () => void): void {
+  reply.header('cache-control', 'no-store')
+  done()
 }
 
 async function refuseBeforePasswordChange({ principal }: FastifyRequest): Promise<void> {

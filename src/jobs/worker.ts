@@ -12,8 +12,6 @@ type Dependencies = {
   onWarning: (details: Record<string, unknown>, message: string) => void
 }
 
-export type JobWorker = ReturnType<typeof createJobWorker>
-
 const CONCURRENCY = 2
 const POLL_MS = 1000
 const TEND_MS = 15_000

@@ -156,7 +156,8 @@ export function pdpRoutes({ modelOf, config, isReady }: Dependencies): FastifyPl
 
     app.post('/authorized_users', { ...asking, schema: { hide: true, body: AnyBody } }, async (request) => {
       const query = await within(request, usersQueryOf(request.body))
-      return presentAuthorizedUsers(query.resource, await decisionsFor(request).authorizedUsers(query))
+      const asked = { ...query, membersOnly: isBound(request) }
+      return presentAuthorizedUsers(query.resource, await decisionsFor(request).authorizedUsers(asked))
     })
 
     app.post(

@@ -4,7 +4,7 @@ import { type Database, type Executor, type Tx, transact } from '../db/client.ts
 import { AppError, fail } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import type { InstancesService } from '../instances/service.ts'
-import { anywhere } from '../permissions.ts'
+import { anywhere, type BuiltinPermission } from '../permissions.ts'
 import type { Caller } from '../principal.ts'
 import type { RolesRepository } from '../roles/repository.ts'
 import type { RolesService } from '../roles/service.ts'
@@ -116,11 +116,17 @@ export function createPermitService(dependencies: Dependencies) {
     const name = dashed(instance)
     const found =
       (await rolesRepository.findInstance(name, tx)) ??
-      (create ? await instances.ensureInstance(create, name, tenant, tx) : fail('instance_not_found'))
+      (create ? await makeInstance(create, name, tenant, tx) : fail('instance_not_found'))
     if (tenant !== undefined && (await accountIdOf(tenant, tx)) !== found.accountId)
       throw new AppError('instances_in_different_accounts')
     const roleId = await getRoleId(role, found.resourceId, tx)
     return { userId, roleId, accountId: found.accountId, instanceId: found.id }
+  }
+
+  /** Who may give roles may not for that reason make what they are held on. */
+  async function makeInstance(caller: Caller, name: string, tenant: string | undefined, tx: Tx) {
+    assertHoldsAnywhere(caller, 'postern.policy:write')
+    return await instances.ensureInstance(caller, name, tenant, tx)
   }
 
   /** Gives the role unless it is held; the user's row must be locked. @returns the id of the new assignment */
@@ -364,9 +370,7 @@ export function createPermitService(dependencies: Dependencies) {
   ): Promise<string | undefined> {
     if (policy === 'fail') throw new AppError('user_not_found')
     if (policy === 'ignore') return undefined
-    const needed = anywhere('postern.users:write')
-    if (!caller.principal.scopes.has(needed))
-      throw new AppError('insufficient_scope', { requiredScope: needed })
+    assertHoldsAnywhere(caller, 'postern.users:write')
     const made = [...byUser].find(([, [first]]) => first?.user === name)?.[0]
     return made ?? (await users.insertSynced(caller, { key: keyOf(name) }, tx))
   }
@@ -380,6 +384,12 @@ async function unlessTaken<T>(create: () => Promise<T>): Promise<T | undefined> 
     if (error instanceof AppError && error.code === 'user_key_taken') return undefined
     throw error
   }
+}
+
+/** @throws AppError insufficient_scope */
+function assertHoldsAnywhere({ principal }: Caller, permission: BuiltinPermission): void {
+  const needed = anywhere(permission)
+  if (!principal.scopes.has(needed)) throw new AppError('insufficient_scope', { requiredScope: needed })
 }
 
 const USER_KEY = /^[^\s\p{Cc}]{1,254}$/u

@@ -2,11 +2,14 @@ import { type SQL, sql } from 'drizzle-orm'
 import { foldCase } from '../case-folding.ts'
 import type { Executor, Tx } from '../db/client.ts'
 import { AppError } from '../errors.ts'
-import { newId } from '../ids.ts'
+import { isUuid, newId } from '../ids.ts'
 import type { PolicyRecord, RecordKind } from './records.ts'
 import type { PolicyFacts } from './schema.ts'
 
 type Row = Record<string, unknown>
+
+/** A role that somebody holds in the account, or on the instance of it. */
+export type GivenRole = { userId: string; role: string; accountId: string; instanceId: string | null }
 
 /** Reads and writes the definitions of one environment, a kind at a time, each kind in one statement. */
 export function createPolicyFileRepository(environmentId: string) {
@@ -360,36 +363,56 @@ export function createPolicyFileRepository(environmentId: string) {
       return rows.map(({ id }) => id)
     },
 
-    /** Raises the token version of every holder of these roles: what they hold has changed. */
-    async endTokensOfHolders(roleIds: readonly string[], tx: Tx): Promise<void> {
-      await tx.execute(sql`update users u set token_version = token_version + 1
-        where u.id in (select user_id from role_assignments where role_id = any(${sql.param([...roleIds])}::uuid[]))`)
-    },
-
-    /** Everybody who holds a role of the application. */
-    async listHolders(tx: Tx): Promise<string[]> {
+    /** Who holds one of these roles, which nobody is given meanwhile; `undefined`: any role of the application. */
+    async listHolders(roleIds: readonly string[] | undefined, tx: Tx): Promise<string[]> {
+      if (roleIds?.length === 0) return []
+      const isMeant = roleIds ? sql`and o.id = any(${sql.param([...roleIds])}::uuid[])` : sql``
+      await tx.execute(sql`select from roles o where ${ofEnvironment('o')} and not o.is_builtin ${isMeant}
+        order by o.id for no key update`)
       const { rows } = await tx.execute<{
         id: string
       }>(sql`select distinct a.user_id as id from role_assignments a
-        join roles o on o.id = a.role_id and not o.is_builtin where ${ofEnvironment('a')}`)
+        join roles o on o.id = a.role_id and not o.is_builtin where ${ofEnvironment('a')} ${isMeant} order by 1`)
       return rows.map(({ id }) => id)
     },
 
+    /** Raises the token versions of these people: what they hold has changed. */
     async endTokens(userIds: readonly string[], tx: Tx): Promise<void> {
       await tx.execute(sql`update users set token_version = token_version + 1
         where id = any(${sql.param([...userIds])}::uuid[])`)
     },
 
-    /** Adds what is missing of the facts, and updates names and attributes of what is there. Removes nothing. */
-    async writeFacts(facts: PolicyFacts, tx: Tx): Promise<void> {
+    /**
+     * Adds what is missing of the facts, and updates names and attributes of what is there. Removes nothing.
+     * @returns the roles that were not held before
+     */
+    async writeFacts(facts: PolicyFacts, tx: Tx): Promise<GivenRole[]> {
       await writeAccounts(facts, tx)
       await writeUsers(facts, tx)
       await writeInstances(facts, tx)
-      await writeAssignments(facts, tx)
+      return await writeAssignments(facts, tx)
     },
   }
 
+  /** A new key that is the id of another row would be found in its place. */
+  async function assertKeysAreNoIds(
+    table: 'accounts' | 'users',
+    keys: readonly string[],
+    tx: Tx,
+  ): Promise<void> {
+    const ids = keys.filter(isUuid)
+    if (ids.length === 0) return
+    const { rows } = await tx.execute(sql`select from ${sql.raw(table)} t
+      join unnest(${sql.param(ids)}::text[]) as x(key) on t.id = x.key::uuid
+      where ${ofEnvironment('t')} and (t.key <> x.key or t.deleted_at is not null)`)
+    if (rows.length === 0) return
+    throw new AppError('validation_failed', {
+      errors: [{ pointer: `/body/facts/${table}`, detail: `has ${rows.length} keys that are ids of others` }],
+    })
+  }
+
   async function writeAccounts({ accounts = {} }: PolicyFacts, tx: Tx): Promise<void> {
+    await assertKeysAreNoIds('accounts', Object.keys(accounts), tx)
     const rows = Object.entries(accounts).map(([key, { name = key, description, attributes }]) => ({
       id: newId(),
       key,
@@ -409,6 +432,7 @@ export function createPolicyFileRepository(environmentId: string) {
   }
 
   async function writeUsers({ users = {} }: PolicyFacts, tx: Tx): Promise<void> {
+    await assertKeysAreNoIds('users', Object.keys(users), tx)
     const rows = Object.entries(users).map(([key, { first_name, last_name, attributes }]) => ({
       id: newId(),
       key,
@@ -488,7 +512,7 @@ export function createPolicyFileRepository(environmentId: string) {
       select x.id, ${env}, o.account_id, s.id, l.id, o.id from ${ends} on conflict do nothing`)
   }
 
-  async function writeAssignments({ users = {} }: PolicyFacts, tx: Tx): Promise<void> {
+  async function writeAssignments({ users = {} }: PolicyFacts, tx: Tx): Promise<GivenRole[]> {
     const rows = Object.entries(users).flatMap(([user, { roles = [] }]) =>
       roles.map(({ role, account = 'default', instance }) => ({
         id: newId(),
@@ -498,7 +522,7 @@ export function createPolicyFileRepository(environmentId: string) {
         ...(instance !== undefined && instanceNamed('instance', instance)),
       })),
     )
-    if (rows.length === 0) return
+    if (rows.length === 0) return []
     const columns = 'id uuid, "user" text, role text, account text, instance_type text, instance_key text'
     const ends = sql`${given(rows, columns)}
       join users u on ${ofEnvironment('u')} and u.key = x."user" and u.deleted_at is null
@@ -512,9 +536,13 @@ export function createPolicyFileRepository(environmentId: string) {
     assertAllWritten('users', rows.length, found.length, 'a role, account or instance that is not there')
     await tx.execute(sql`insert into account_members (environment_id, account_id, user_id)
       select distinct ${env}, a.id, u.id from ${ends} on conflict do nothing`)
-    await tx.execute(sql`insert into role_assignments
-        (id, environment_id, user_id, role_id, account_id, resource_instance_id)
-      select x.id, ${env}, u.id, o.id, a.id, i.id from ${ends} on conflict do nothing`)
+    const { rows: fresh } = await tx.execute<GivenRole>(sql`with fresh as (insert into role_assignments
+          (id, environment_id, user_id, role_id, account_id, resource_instance_id)
+        select x.id, ${env}, u.id, o.id, a.id, i.id from ${ends} on conflict do nothing
+        returning user_id, role_id, account_id, resource_instance_id)
+      select g.user_id as "userId", o.key as role, g.account_id as "accountId",
+        g.resource_instance_id as "instanceId" from fresh g join roles o on o.id = g.role_id`)
+    return fresh
   }
 }
 

@@ -46,7 +46,7 @@ export function policyFileRoutes({ modelOf }: Pick<Services, 'modelOf'>): Fastif
           body: PolicyFileSchema,
           response: {
             200: Type.Array(ref(PolicyChangeSchema), { description: 'The changes' }),
-            409: problem('The document defines a built-in role'),
+            409: problem('The document defines a built-in role, or too many of something'),
           },
         },
       },

@@ -4,9 +4,10 @@ import { AppError, type FieldError } from '../errors.ts'
 import { validateCondition } from '../policy/engine/conditions.ts'
 import type { Caller } from '../principal.ts'
 import { type Change, diffOf } from './diff.ts'
+import { assertWithinLimits } from './limits.ts'
 import { type PolicyRecord, RECORD_KINDS, recordsOf } from './records.ts'
 import { createPolicyFileRepository } from './repository.ts'
-import type { PolicyFile } from './schema.ts'
+import type { PolicyFacts, PolicyFile } from './schema.ts'
 
 type Dependencies = {
   database: Database
@@ -33,18 +34,18 @@ export function createPolicyFileService({ database, environmentId, lockDefinitio
     },
 
     /**
-     * What applying the file would change. @throws AppError validation_failed, role_is_builtin
+     * What applying the file would change. @throws AppError validation_failed, limit_reached
      * @param only `additions` leaves out what the file does not say: a template is laid over what is there
      */
     async diff(file: PolicyFile, only: 'everything' | 'additions' = 'everything'): Promise<Change[]> {
       const wanted = wantedRecords(file)
-      return selected(diffOf(await this.read(), wanted), only)
+      return changesTo(await this.read(), wanted, only)
     },
 
     /**
      * Makes the definitions what the file says, in one transaction; the same file again changes nothing. Facts in
      * it are added and updated, never removed.
-     * @throws AppError validation_failed, role_is_builtin
+     * @throws AppError validation_failed, limit_reached, role_is_builtin
      */
     async apply(
       caller: Caller,
@@ -55,9 +56,9 @@ export function createPolicyFileService({ database, environmentId, lockDefinitio
       return await transact(db, async (tx) => {
         await lockDefinitions(tx)
         await assertNoBuiltins(wanted, tx)
-        const changes = selected(diffOf(await repository.readRecords(tx), wanted), only)
+        const changes = changesTo(await repository.readRecords(tx), wanted, only)
         await write(changes, tx)
-        if (file.facts) await repository.writeFacts(file.facts, tx)
+        const given = file.facts ? await repository.writeFacts(file.facts, tx) : []
         if (changes.length > 0 || file.facts) {
           await audit.append(
             {
@@ -69,12 +70,26 @@ export function createPolicyFileService({ database, environmentId, lockDefinitio
                   .slice(0, NAMED_CHANGES)
                   .map(({ change, kind, name }) => `${change} ${kind} ${name}`),
                 count: changes.length,
-                facts: file.facts !== undefined,
+                ...(file.facts && { facts: countsOf(file.facts) }),
               },
             },
             tx,
           )
         }
+        await audit.appendAll(
+          given.map(({ userId, role, accountId, instanceId }) => ({
+            action: 'role.assigned',
+            caller,
+            target: { type: 'user', id: userId },
+            accountId,
+            details: {
+              role,
+              account_id: accountId,
+              ...(instanceId !== null && { resource_instance_id: instanceId }),
+            },
+          })),
+          tx,
+        )
         return changes
       })
     },
@@ -87,7 +102,8 @@ export function createPolicyFileService({ database, environmentId, lockDefinitio
       tx,
     )
     const losesActions = shrunk.some(({ kind }) => kind === 'action' || kind === 'resource')
-    const before = losesActions ? await repository.listHolders(tx) : undefined
+    // Asked before: with a role goes the knowledge of who held it.
+    const holders = await repository.listHolders(losesActions ? undefined : losing, tx)
     for (const kind of RECORD_KINDS) {
       const written = changes.filter((change) => change.kind === kind && change.change !== 'delete')
       await repository.writeRecords(
@@ -104,8 +120,7 @@ export function createPolicyFileService({ database, environmentId, lockDefinitio
         tx,
       )
     }
-    if (before) await repository.endTokens(before, tx)
-    else if (losing.length > 0) await repository.endTokensOfHolders(losing, tx)
+    if (holders.length > 0) await repository.endTokens(holders, tx)
   }
 
   async function assertNoBuiltins(wanted: readonly PolicyRecord[], tx: Tx): Promise<void> {
@@ -129,8 +144,31 @@ function wantedRecords(file: PolicyFile): PolicyRecord[] {
   return recordsOf(file)
 }
 
-const selected = (changes: Change[], only: 'everything' | 'additions'): Change[] =>
-  only === 'everything' ? changes : changes.filter(({ change }) => change !== 'delete')
+/** @throws AppError limit_reached */
+function changesTo(
+  current: readonly PolicyRecord[],
+  wanted: readonly PolicyRecord[],
+  only: 'everything' | 'additions',
+): Change[] {
+  const changes = diffOf(current, wanted)
+  if (only === 'everything') {
+    assertWithinLimits(wanted)
+    return changes
+  }
+  const isNew = new Set(
+    changes.filter(({ change }) => change === 'add').map(({ kind, name }) => `${kind} ${name}`),
+  )
+  assertWithinLimits([...current, ...wanted.filter(({ kind, name }) => isNew.has(`${kind} ${name}`))])
+  return changes.filter(({ change }) => change !== 'delete')
+}
+
+const countsOf = ({ accounts = {}, users = {}, instances = [], relationships = [] }: PolicyFacts) => ({
+  accounts: Object.keys(accounts).length,
+  users: Object.keys(users).length,
+  roles: Object.values(users).reduce((count, { roles = [] }) => count + roles.length, 0),
+  instances: instances.length,
+  relationships: relationships.length,
+})
 
 /** True when somebody may hold less after the change. */
 function takesAway(change: Change): boolean {

@@ -54,6 +54,7 @@ export function createPolicyCache({ database, config }: Dependencies) {
       return [...environments.values()].filter(
         (one) =>
           one.version() !== undefined ||
+          one.isLoading() ||
           (one.environmentId === DEFAULT_ENVIRONMENT && apiKeyListeners.size > 0),
       )
     },

@@ -32,6 +32,8 @@ export function createChangeFollower(deps: Dependencies) {
   /** Since when a change of this process itself is committed that its cache may not know. */
   let behindSince: number | undefined
   let isListening = false
+  /** What finds out whether LISTEN works, as long as it could not be sent. */
+  let unsentTest: (() => void) | undefined
   let listener: Listener | undefined
   let timer: NodeJS.Timeout | undefined
   let isStopped = false
@@ -81,6 +83,7 @@ export function createChangeFollower(deps: Dependencies) {
     timer = setTimeout(
       () => {
         catchUp()
+          .then(() => unsentTest?.())
           .catch(() => {})
           .finally(() => {
             if (!isStopped) poll()
@@ -93,11 +96,17 @@ export function createChangeFollower(deps: Dependencies) {
   /** Whether LISTEN works is found out by trying: a pooler in transaction mode takes it and tells nothing. */
   function listenOn(url: string): Listener {
     const test = `test:${randomUUID()}`
+    const sendTest = (): void => {
+      unsentTest = undefined
+      versions.notify(CHANNEL, test).catch(() => {
+        unsentTest = sendTest
+      })
+    }
     return listen({
       url,
       channel: CHANNEL,
       onConnect: () => {
-        versions.notify(CHANNEL, test).catch(() => {})
+        sendTest()
         catchUp().catch(() => {})
       },
       onDisconnect: () => {

@@ -1,6 +1,7 @@
 import { lt, sql } from 'drizzle-orm'
 import type { Config } from '../config.ts'
 import type { Database } from '../db/client.ts'
+import { isUnavailable } from '../db/errors.ts'
 import { decisionLog } from '../db/schema.ts'
 import { newId } from '../ids.ts'
 import type { Decision, Question } from './engine/model.ts'
@@ -33,12 +34,28 @@ export function createDecisionLog({ database: { db }, config, write }: Dependenc
     while (kept.length > 0) {
       const batch = kept.slice(0, BATCH)
       try {
-        await db.insert(decisionLog).values(batch)
+        await insert(batch)
       } catch {
         if (kept.length > MOST_KEPT) lost += kept.splice(MOST_KEPT).length
         return
       }
       kept = kept.slice(batch.length)
+    }
+  }
+
+  /** One that cannot be written, as of an environment that is gone, is let go, and does not hold up the others. */
+  async function insert(batch: LoggedDecision[]): Promise<void> {
+    try {
+      await db.insert(decisionLog).values(batch)
+    } catch (error) {
+      if (!(error instanceof Error) || isUnavailable(error)) throw error
+      if (batch.length === 1) {
+        lost++
+        return
+      }
+      const middle = batch.length >> 1
+      await insert(batch.slice(0, middle))
+      await insert(batch.slice(middle))
     }
   }
 

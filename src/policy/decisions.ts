@@ -203,6 +203,7 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
             }),
           )
           found.push(...held)
+          if (found.length > MOST_LISTED) throw new AppError('answer_too_large')
         }
       }
       if (!user || user.instanceRoles.size === 0) return found
@@ -213,10 +214,10 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
         MOST_LISTED + 1,
       )
       if (reached.length > MOST_LISTED) throw new AppError('answer_too_large')
+      const named = resources && new Set(resources)
       const wanted = reached.filter(
         (name) =>
-          (!resources || resources.includes(name)) &&
-          (!resourceTypes || resourceTypes.includes(splitInstance(name).type)),
+          (!named || named.has(name)) && (!resourceTypes || resourceTypes.includes(splitInstance(name).type)),
       )
       for await (const names of chunksOf(wanted)) {
         const held = await evaluate(options, (policy, facts, now) =>
@@ -231,11 +232,11 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
 
     /**
      * Who may do that by which role: holders of roles in the account, and, of an instance, of roles on it or on what
-     * it is related to. Rules are not asked.
+     * it is related to. Rules are not asked. With `membersOnly`, only active members of the account.
      * @throws AppError answer_too_large
      */
     async authorizedUsers(
-      asked: Omit<Question, 'user'>,
+      { membersOnly = false, ...asked }: Omit<Question, 'user'> & { membersOnly?: boolean },
       options: DecisionOptions = {},
     ): Promise<{ tenant: TenantFacts | undefined; users: Map<string, Authorization[]> }> {
       const users = new Map<string, Authorization[]>()
@@ -255,10 +256,12 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
         const found = await evaluate(options, (policy, facts, now) =>
           keys.flatMap((key) => {
             const user = facts.user(key)
+            if (membersOnly && !user?.tenants.includes(tenant.key)) return []
             return user ? authorizationsOf(policy, facts, asked, user, tenant, behind[0], now) : []
           }),
         )
         for (const one of found) users.set(one.user, [...(users.get(one.user) ?? []), one])
+        if (users.size > MOST_LISTED) throw new AppError('answer_too_large')
       }
       return { tenant, users }
     },
@@ -278,6 +281,7 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
     /**
      * In which accounts the answer is yes: of those that the user is a member or holder of a role of; of all, for
      * somebody unknown, whom only attributes can let in, and for holders of a role in every account.
+     * @throws AppError answer_too_large
      */
     async checkAllTenants(
       question: Question,
@@ -295,6 +299,7 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
         )
         for (const { tenant, decision } of decided)
           if (tenant && decision.allowed) allowed.push({ tenant, decision })
+        if (allowed.length > MOST_LISTED) throw new AppError('answer_too_large')
       }
       return allowed
     },

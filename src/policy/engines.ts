@@ -28,10 +28,8 @@ type Dependencies = {
   warn: Warn
 }
 
-export type PolicyEngines = ReturnType<typeof createPolicyEngines>
-
 /** True when anything is asked of Permit, so that it must know who holds what. */
-export const usesPermit = ({ engine }: Config): boolean =>
+const usesPermit = ({ engine }: Config): boolean =>
   engine.decidesWith === 'permit' || engine.guardsWith === 'permit' || engine.shadow === 'permit'
 
 const WARN_EVERY_MS = 10_000

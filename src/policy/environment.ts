@@ -335,6 +335,8 @@ export function createEnvironment(deps: Dependencies) {
     environmentId,
     /** The version up to which changes are known. */
     version: (): number | undefined => known,
+    /** Whether something is being loaded, which a change from now on may make old. */
+    isLoading: (): boolean => loads.size > 0,
     /** When the last statement began that told what has changed, on the clock `now`. */
     freshAt: (): number => freshAt,
     advance,

@@ -1,4 +1,4 @@
-import { type Effort, isObject, ownValue } from './equality.ts'
+import { type Effort, isEvery, isObject, isSome, ownValue } from './equality.ts'
 import type { Attributes } from './model.ts'
 import { OPERATORS } from './operators.ts'
 
@@ -36,7 +36,7 @@ const MOST_VALUES = 10_000
 const LONGEST_NAME = 512
 const MOST_FAULTS = 100
 /** Looking an instance up costs as much as so many comparisons. */
-const STEPS_OF_LOOKUP = 10
+const STEPS_OF_LOOKUP = 100
 
 const BAGS: ReadonlyMap<string, Bag> = new Map([
   ['user', 'user'],
@@ -211,7 +211,8 @@ function createReader() {
       return (scope, at) => {
         if (at === undefined) return false
         const other = readPath(path, scope)
-        if (other === undefined || !scope.spend(stepsOf(at) + stepsOf(other))) return false
+        if (other === undefined || !scope.spend(stepsOf(at) + (Array.isArray(other) ? other.length : 1)))
+          return false
         return operator.against(other)?.(at, scope) === true
       }
     }
@@ -266,11 +267,8 @@ function createReader() {
   }
 }
 
-/** What it costs to look at a value from outside: at the items of a list, and at a text a kilobyte at a time. */
-function stepsOf(value: unknown): number {
-  if (Array.isArray(value)) return 1 + value.length
-  return typeof value === 'string' ? 1 + (value.length >> 10) : 1
-}
+/** What it costs to look at a text, a kilobyte at a time, or at any other value from outside. */
+const stepsOf = (value: unknown): number => (typeof value === 'string' ? 1 + (value.length >> 10) : 1)
 
 const below = ({ pointer, level }: Place, name: string | number): Place => ({
   pointer: `${pointer}/${typeof name === 'number' ? name : name.replaceAll('~', '~0').replaceAll('/', '~1')}`,
@@ -297,15 +295,15 @@ function any(tests: readonly Test[]): Test {
 type Match = (test: Test) => Test
 
 const onItems =
-  (holds: (list: readonly unknown[], matches: (item: unknown) => boolean) => boolean): Match =>
+  (holds: typeof isSome): Match =>
   (test) =>
   (scope, at) =>
-    Array.isArray(at) && scope.spend(at.length) && holds(at, (item) => test(scope, item))
+    Array.isArray(at) && holds(at, scope, (item) => test(scope, item))
 
 const MATCHES: ReadonlyMap<string, Match> = new Map([
   ['object_match', (test: Test): Test => test],
-  ['any_match', onItems((list, matches) => list.some(matches))],
-  ['all_match', onItems((list, matches) => list.every(matches))],
+  ['any_match', onItems(isSome)],
+  ['all_match', onItems(isEvery)],
 ])
 
 const isReference = (operand: unknown): operand is { readonly ref: unknown } =>

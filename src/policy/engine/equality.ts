@@ -52,6 +52,29 @@ function isEqualWithin(one: unknown, other: unknown, effort: Effort): boolean {
 
 const namesOf = (object: Json): string[] => Object.keys(object).filter((name) => object[name] !== undefined)
 
+/** True when one of the items is as wished; each that is looked at is a step. */
+export function isSome(
+  list: readonly unknown[],
+  effort: Effort,
+  wished: (item: unknown) => boolean,
+): boolean {
+  for (const item of list) {
+    if (!effort.spend(1)) return false
+    if (wished(item)) return true
+  }
+  return false
+}
+
+/** True when all of the items are as wished; each that is looked at is a step. */
+export function isEvery(
+  list: readonly unknown[],
+  effort: Effort,
+  wished: (item: unknown) => boolean,
+): boolean {
+  for (const item of list) if (!effort.spend(1) || !wished(item)) return false
+  return true
+}
+
 /** A set of JSON values. */
 export type Values = { has(value: unknown, effort: Effort): boolean }
 
@@ -62,6 +85,6 @@ export function valuesOf(list: readonly unknown[]): Values {
   const nested = list.filter(isNested)
   return {
     has: (value, effort) =>
-      isNested(value) ? nested.some((one) => isEqual(one, value, effort)) : plain.has(value),
+      isNested(value) ? isSome(nested, effort, (one) => isEqual(one, value, effort)) : plain.has(value),
   }
 }

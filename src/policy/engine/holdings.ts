@@ -27,6 +27,12 @@ function areHeld(given: readonly HeldRole[], roles: ReadonlySet<string>, now: nu
   return false
 }
 
+/** True when somebody holds a role in an account or everywhere. */
+export const holdsTenantRole = (role: string, user: UserFacts, tenant: TenantFacts, now: number): boolean =>
+  [rolesGivenIn(user, tenant), user.everywhere].some((given) =>
+    given.some((held) => held.role === role && isHeld(held, now)),
+  )
+
 /** The roles that somebody holds in an account, those held everywhere included: sorted, each once. */
 export function tenantRolesOf(user: UserFacts, tenant: TenantFacts, now: number): string[] {
   const roles: string[] = []

@@ -6,7 +6,7 @@
 /** A JSON object of the application's own. */
 export type Attributes = Readonly<Record<string, unknown>>
 
-/** A condition tree, as stored: see docs/policy.md. Checked by `compileCondition`. */
+/** A condition tree, as stored: see docs/policy.md. Checked by `validateCondition`. */
 export type ConditionTree = Readonly<Record<string, unknown>>
 
 /** Everything that an environment's policy says, as it is stored. Built-in resources and roles are no part of it. */
@@ -142,8 +142,8 @@ export type Question = {
 export type Source = 'rbac' | 'abac' | 'rebac'
 
 /**
- * Why the answer is no before any model is asked. `graph_too_large`: the relationships behind the question exceed
- * what one decision may walk.
+ * Why the answer is no whatever the models say. `graph_too_large`: there is more behind the question (relationships,
+ * lists to compare) than one decision may look at.
  */
 export type Refusal =
   | 'no_such_resource'

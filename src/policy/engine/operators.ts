@@ -1,4 +1,4 @@
-import { type Effort, isEqual, valuesOf } from './equality.ts'
+import { type Effort, isEqual, isEvery, isSome, valuesOf } from './equality.ts'
 
 /** Whether an attribute that is there compares as wished. */
 type Comparison = (value: unknown, effort: Effort) => boolean
@@ -79,28 +79,30 @@ export const OPERATORS: ReadonlyMap<string, Operator> = new Map([
     operator(
       'a value',
       isAnything,
-      (operand) => (value, effort) => isList(value) && value.some((item) => isEqual(item, operand, effort)),
+      (operand) => (value, effort) =>
+        isList(value) && isSome(value, effort, (item) => isEqual(item, operand, effort)),
     ),
   ],
   [
     'array_subset',
     onLists((operand) => {
       const values = valuesOf(operand)
-      return (list, effort) => list.every((item) => values.has(item, effort))
+      return (list, effort) => isEvery(list, effort, (item) => values.has(item, effort))
     }),
   ],
   [
     'array_superset',
     onLists((operand) => (list, effort) => {
+      if (!effort.spend(list.length)) return false
       const values = valuesOf(list)
-      return operand.every((item) => values.has(item, effort))
+      return isEvery(operand, effort, (item) => values.has(item, effort))
     }),
   ],
   [
     'array_intersect',
     onLists((operand) => {
       const values = valuesOf(operand)
-      return (list, effort) => list.some((item) => values.has(item, effort))
+      return (list, effort) => isSome(list, effort, (item) => values.has(item, effort))
     }),
   ],
 ])

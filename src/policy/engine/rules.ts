@@ -1,5 +1,5 @@
 import type { CompiledRule } from './compile.ts'
-import { tenantRolesOf } from './holdings.ts'
+import { holdsTenantRole } from './holdings.ts'
 import type { Case, CaseScope } from './scope.ts'
 
 /** True when the user of the case is whom the rule is about. */
@@ -13,7 +13,7 @@ export function matchesUsers(
     case 'set':
       return users.set.condition.holds(scope)
     case 'tenantRole':
-      return !!user && !!tenant && tenantRolesOf(user, tenant, now).includes(users.role)
+      return !!user && !!tenant && holdsTenantRole(users.role, user, tenant, now)
     case 'instanceRole':
       return scope.holdsOnInstance(users.role)
   }

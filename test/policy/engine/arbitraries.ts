@@ -30,7 +30,7 @@ const USERS = ['ann', '__proto__']
 const KEYS = ['1', 'constructor']
 const RELATIONS = ['parent', 'valueOf']
 const SETS = ['A', 'B', 'C']
-const NAMES = ['x', 'y', '__proto__', 'o', 'o.x', 'fk', 'list', 'key', 'roles', 'type', 'name']
+const NAMES = ['x', 'x', 'x', 'y', '__proto__', 'o', 'o.x', 'list', 'key', 'roles', 'type', 'name']
 
 const type = fc.constantFrom(...TYPES, 'doc', 'doc')
 const action = fc.constantFrom(...ACTIONS, 'read', 'read')
@@ -235,6 +235,35 @@ export const document = documentWith(condition)
 /** Policies whose conditions speak of neither roles nor accounts. */
 export const documentApart = documentWith(condition.filter(isApart))
 
+/** As often true as not. */
+const side: fc.Arbitrary<ConditionTree> = fc.oneof(
+  condition,
+  condition.map((not) => ({ not })),
+  fc.constant({}),
+)
+
+/** Policies in which one rule about `doc:read` decides, by conditions on both sides. */
+export const ruleAlone: fc.Arbitrary<PolicyDocument> = fc
+  .record({
+    users: side,
+    resources: side,
+    parent: fc.oneof(fc.constant(null), side),
+    roles: uniqueByKey(resourceRole, 3),
+  })
+  .map(({ users, resources, parent, roles }) => ({
+    resources: [
+      { key: 'doc', actions: ['read'], roles, relations: [{ key: 'parent', subjectResource: 'doc' }] },
+      { key: 'folder', actions: [], roles: [], relations: [] },
+    ],
+    roles: [],
+    userSets: [
+      { key: 'A', conditions: users, parent: parent && 'B' },
+      ...(parent ? [{ key: 'B', conditions: parent, parent: null }] : []),
+    ],
+    resourceSets: [{ key: 'C', resource: 'doc', conditions: resources, parent: null }],
+    rules: [{ users: { set: 'A' }, resources: { set: 'C' }, permission: 'doc:read' }],
+  }))
+
 const expiry = fc.constantFrom(undefined, undefined, undefined, undefined, NOW - 1, NOW, NOW + 1)
 const heldRole: fc.Arbitrary<HeldRole> = fc.record({ role, expiresAt: expiry })
 const rolesBy = (place: fc.Arbitrary<string>, maxLength: number) =>
@@ -325,3 +354,10 @@ export const parts = {
   heldRole,
   derivation,
 }
+
+/** Questions about reading a document. */
+export const questionAboutDoc: fc.Arbitrary<Question> = question.map((asked) => ({
+  ...asked,
+  action: { ...asked.action, name: 'read' },
+  resource: { ...asked.resource, type: 'doc' },
+}))

@@ -234,23 +234,23 @@ t.test('what costs more than one decision may do ends in a refusal, in bounded t
     ],
     [
       'many looks at one list',
-      many(400, (i) => ({ 'user.numbers': { array_contains: -1 - i } })),
+      many(300, (i) => ({ 'user.numbers': { array_contains: -1 - i } })),
       { numbers },
     ],
     [
       'many lists against each other',
-      many(400, () => ({ 'user.numbers': { array_intersect: { ref: 'context.b' } } })),
+      many(300, () => ({ 'user.numbers': { array_intersect: { ref: 'context.b' } } })),
       { numbers },
     ],
     ['objects among objects', { 'user.items': { array_subset: { ref: 'context.items' } } }, { items }],
     [
       'large values, over and over',
-      many(400, () => ({ 'user.items': { equals: { ref: 'context.almost' } } })),
+      many(300, () => ({ 'user.items': { equals: { ref: 'context.almost' } } })),
       { items },
     ],
     [
       'an object of many names, over and over',
-      many(400, () => ({ 'user.wide': { equals: { a: 1 } } })),
+      many(300, () => ({ 'user.wide': { equals: { a: 1 } } })),
       { wide: Object.fromEntries(numbers.map((i) => [`n${i}`, i])) },
     ],
     [

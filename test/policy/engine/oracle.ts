@@ -121,7 +121,7 @@ function rebac(matter: Matter): boolean {
 }
 
 /** The roles held on the instance asked about: the least fixpoint, by adding whatever follows until nothing does. */
-export function rolesOnInstance({ document, world, user, instance, now }: Matter): string[] {
+function rolesOnInstance({ document, world, user, instance, now }: Matter): string[] {
   if (!user || !instance) return []
   const direct = (ref: string): string[] => current(user.instanceRoles.get(ref), now)
   const holds = new Set(

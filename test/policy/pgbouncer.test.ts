@@ -1,0 +1,133 @@
+import t, { type Test } from 'tap'
+import { buildTestApp, type Client, type TestApp } from '../helpers/app.ts'
+import { PASSWORD, SECRET_KEY, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
+import { freshDatabase } from '../helpers/database.ts'
+import { pythonClient } from '../helpers/permit.ts'
+import { bouncerTo, lacksPgbouncer } from '../helpers/pgbouncer.ts'
+import { signIn, startService } from '../helpers/processes.ts'
+import { isInTime } from './in-time.ts'
+
+const HEADER = 'x-postern-consistency'
+const skip = await lacksPgbouncer()
+
+/** A process that serves, as far as one test process can hold two. */
+async function serving(t: Test, databaseUrl: string, env: NodeJS.ProcessEnv = {}) {
+  const app = await buildTestApp(t, { databaseUrl, env: { DB_PREPARE: 'false', ...env } })
+  app.services.start()
+  const pdp = await pythonClient(app)
+  return { ...app, pdp, isListening: () => app.services.policyCache.state().isListening }
+}
+
+const mayRead = async (pdp: Client, user: string, headers?: Record<string, string>): Promise<boolean> => {
+  const question = { user: { key: user }, action: 'read', resource: { type: 'report', tenant: 'default' } }
+  const response = await pdp.post('/allowed', question, headers)
+  if (response.statusCode !== 200) throw new Error(`${response.statusCode} ${response.body}`)
+  return response.json<{ allow: boolean }>().allow
+}
+
+/** Makes the role and somebody without it. */
+async function aPersonAndARole({ root, person }: TestApp): Promise<{ user: string; role: string }> {
+  const made = await root.post('/api/v1/roles', { name: 'reader', scopes: ['report:read'] })
+  return { user: (await person()).id, role: made.json<{ id: string }>().id }
+}
+
+const assign = async ({ root }: TestApp, user: string, role: string) =>
+  await root.post('/api/v1/user-roles', { user_id: user, role_id: role })
+
+const unassign = async ({ root }: TestApp, user: string) => await root.delete(`/api/v1/user-roles/${user}`)
+
+t.test('behind PgBouncer in transaction mode', { skip }, async (t) => {
+  await t.test('what one process writes it sees at once, and another one follows by asking', async (t) => {
+    const bouncer = await bouncerTo(t, (await freshDatabase(t)).url)
+    const writer = await serving(t, bouncer.url)
+    const other = await serving(t, bouncer.url)
+    const { user, role } = await aPersonAndARole(writer)
+
+    for (let round = 0; round < 3; round++) {
+      t.equal(await mayRead(writer.pdp, user), false)
+      t.ok(await isInTime(async () => !(await mayRead(other.pdp, user))), 'what was taken is refused')
+
+      t.equal((await assign(writer, user, role)).statusCode, 201)
+      t.equal(await mayRead(writer.pdp, user), true)
+      t.ok(await isInTime(async () => await mayRead(other.pdp, user)), 'what was given is allowed')
+
+      const taken = await unassign(writer, user)
+      t.equal(await mayRead(other.pdp, user, { [HEADER]: String(taken.headers[HEADER]) }), false)
+    }
+    t.same([writer.isListening(), other.isListening()], [false, false], 'nobody believes to hear anything')
+  })
+
+  await t.test('with DATABASE_DIRECT_URL the other process hears of it', async (t) => {
+    const { url } = await freshDatabase(t)
+    const bouncer = await bouncerTo(t, url)
+    const env = { DATABASE_DIRECT_URL: url }
+    const writer = await serving(t, bouncer.url, env)
+    const other = await serving(t, bouncer.url, env)
+    t.ok(await isInTime(() => writer.isListening() && other.isListening()))
+
+    const { user, role } = await aPersonAndARole(writer)
+    t.equal(await mayRead(other.pdp, user), false)
+    await assign(writer, user, role)
+
+    t.equal(await mayRead(writer.pdp, user), true)
+    t.ok(await isInTime(async () => await mayRead(other.pdp, user)))
+  })
+
+  await t.test('one that ends and comes back costs no restart', async (t) => {
+    const { url } = await freshDatabase(t)
+    const bouncer = await bouncerTo(t, url)
+    const writer = await serving(t, bouncer.url, { DATABASE_DIRECT_URL: url })
+    const other = await serving(t, bouncer.url)
+    const { user, role } = await aPersonAndARole(writer)
+    t.equal(await mayRead(other.pdp, user), false)
+
+    await bouncer.stop()
+    t.equal((await assign(writer, user, role)).statusCode, 503)
+    await bouncer.start()
+
+    t.ok(await isInTime(async () => (await assign(writer, user, role)).statusCode === 201))
+    t.equal(await mayRead(writer.pdp, user), true)
+    t.ok(await isInTime(async () => await mayRead(other.pdp, user)))
+  })
+
+  await t.test('many at once, over fewer connections than they have', async (t) => {
+    const bouncer = await bouncerTo(t, (await freshDatabase(t)).url)
+    const env = { DATABASE_POOL_MAX: '20' }
+    const [writer, other] = [await serving(t, bouncer.url, env), await serving(t, bouncer.url, env)]
+    const { role } = await aPersonAndARole(writer)
+    const users = await Promise.all(Array.from({ length: 20 }, async () => (await writer.person()).id))
+
+    const answers = await Promise.all(
+      users.map(async (user, n) => {
+        const { headers, statusCode } = await assign(n % 2 === 0 ? writer : other, user, role)
+        const token = { [HEADER]: String(headers[HEADER]) }
+        return [statusCode, await mayRead(writer.pdp, user, token), await mayRead(other.pdp, user, token)]
+      }),
+    )
+
+    t.same(answers, Array(20).fill([201, true, true]))
+  })
+
+  await t.test('one that knows no time limits takes connections without them', async (t) => {
+    const bouncer = await bouncerTo(t, (await freshDatabase(t)).url, { ignoresTimeLimits: false })
+    const app = await serving(t, bouncer.url, { DATABASE_STATEMENT_TIMEOUT_MS: '0' })
+
+    t.equal((await app.root.get('/api/v1/users/me')).statusCode, 200)
+    await t.rejects(buildTestApp(t, { databaseUrl: bouncer.url }), {
+      cause: { message: /unsupported startup parameter: statement_timeout/ },
+    })
+  })
+
+  await t.test('processes start, serve and see each other', async (t) => {
+    const { url } = await freshDatabase(t)
+    const bouncer = await bouncerTo(t, url)
+    const env = { DATABASE_URL: bouncer.url, DATABASE_DIRECT_URL: url, DB_PREPARE: 'false', SECRET_KEY }
+
+    const services = await Promise.all([startService(t, env), startService(t, env)])
+
+    for (const service of services) {
+      t.equal((await signIn(service, SUPER_ADMIN_EMAIL, PASSWORD)).status, 200)
+      t.equal((await fetch(`${service.url}/health/ready`)).status, 200)
+    }
+  })
+})

@@ -8,7 +8,7 @@ import type { HeldRole } from '../permissions.ts'
 export type AttemptKeys = Record<'both' | 'email' | 'address', { keyHash: string; limit: number }>
 
 /** A role as a sign-in needs it. */
-export type RoleAtSignIn = HeldRole & { key: string; isPrimary: boolean }
+export type RoleAtSignIn = HeldRole & { key: string; isPrimary: boolean; expiresAt: string | null }
 
 /** Everything that a sign-in needs of a person, in one row. */
 export type SignInRow = {
@@ -38,7 +38,7 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
   // Names are written out, because Drizzle leaves the table's name away in a statement over one table.
   const heldRoles = sql<RoleAtSignIn[]>`coalesce((
     select json_agg(json_build_object('key', roles.key, 'accountId', role_assignments.account_id,
-      'isPrimary', role_assignments.is_primary, 'permissions', coalesce((
+      'isPrimary', role_assignments.is_primary, 'expiresAt', role_assignments.expires_at, 'permissions', coalesce((
         select json_agg(resources.key || ':' || actions.key)
         from role_permissions
         join actions on actions.id = role_permissions.action_id

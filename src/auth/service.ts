@@ -150,7 +150,8 @@ export function createAuthService(dependencies: Dependencies) {
     granted: EffectivePermissions,
   ): Promise<SignedIn> {
     const scope = granted.scopes.join(' ')
-    const accessToken = await tokens.issueAccessToken({
+    const expiresInSeconds = lifetimeOf(person.roles, accountId, tokens.ttlSeconds, clock.now())
+    const subject = {
       sub: person.id,
       client_id: FIRST_PARTY_CLIENT,
       scope,
@@ -159,8 +160,8 @@ export function createAuthService(dependencies: Dependencies) {
       account_id: accountId,
       sid: sessionId,
       ver: person.tokenVersion,
-    })
-    return { accessToken, expiresInSeconds: tokens.ttlSeconds, scope }
+    }
+    return { accessToken: await tokens.issueAccessToken(subject, expiresInSeconds), expiresInSeconds, scope }
   }
 
   /** Records a refusal after the password was looked at. Repeats of one email within a minute share a row. */
@@ -307,8 +308,25 @@ function grant(
   return { ...held, scopes }
 }
 
+/** The seconds that a token may live: no longer than the first of the roles in it holds. */
+function lifetimeOf(
+  held: readonly RoleAtSignIn[],
+  accountId: string | null,
+  ttlSeconds: number,
+  now: Date,
+): number {
+  const ends = rolesIn(held, accountId)
+    .map(({ expiresAt }) => expiresAt)
+    .filter((end) => end !== null)
+    .map((end) => Math.floor((new Date(end).getTime() - now.getTime()) / 1000))
+  return Math.max(1, Math.min(ttlSeconds, ...ends))
+}
+
+const rolesIn = (held: readonly RoleAtSignIn[], accountId: string | null): RoleAtSignIn[] =>
+  held.filter((role) => role.accountId === null || role.accountId === accountId)
+
 function effective(held: readonly RoleAtSignIn[], accountId: string | null): EffectivePermissions {
-  const here = held.filter((role) => role.accountId === null || role.accountId === accountId)
+  const here = rolesIn(held, accountId)
   return {
     accountId,
     role: here.find((role) => role.isPrimary)?.key ?? GUEST,

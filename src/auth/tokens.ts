@@ -55,8 +55,11 @@ export function createTokenIssuer({ keys, issuer, audience, ttlSeconds, clock }:
   return {
     ttlSeconds,
 
-    /** An access token, signed with the current key and valid for `ttlSeconds` from now (RFC 9068 §2). */
-    async issueAccessToken(subject: TokenSubject): Promise<string> {
+    /**
+     * An access token, signed with the current key and valid for so long from now (RFC 9068 §2): `ttlSeconds`, or
+     * less when what it says holds for less.
+     */
+    async issueAccessToken(subject: TokenSubject, lifetimeSeconds = ttlSeconds): Promise<string> {
       const key = await keys.currentKey()
       const iat = Math.floor(clock.now().getTime() / 1000)
       return signerOf(key)({
@@ -64,7 +67,7 @@ export function createTokenIssuer({ keys, issuer, audience, ttlSeconds, clock }:
         aud: audience,
         ...subject,
         iat,
-        exp: iat + ttlSeconds,
+        exp: iat + lifetimeSeconds,
         jti: newId(),
       })
     },

@@ -1,6 +1,8 @@
+import { decodeJwt } from 'jose'
 import t from 'tap'
 import { SYSTEM } from '../../src/principal.ts'
 import { buildTestApp, type Client, type TestApp } from '../helpers/app.ts'
+import { PASSWORD } from '../helpers/config.ts'
 import { isProblem, NO_SUCH_ID, pointersOf } from '../helpers/hostile.ts'
 
 type Assignment = {
@@ -268,5 +270,24 @@ t.test('a role is held until it expires', async (t) => {
       roles.assignFurther(SYSTEM, user.id, await aTenantRole(postern), undefined, { expiresAt }),
       { code: 'validation_failed' },
     )
+  })
+
+  await t.test('a token lives no longer than the first of its roles', async (t) => {
+    const substitute = await person('GUEST')
+    const expires_at = new Date(Date.now() + 120_000).toISOString()
+    await root.post(`/api/v1/users/${substitute.id}/roles`, {
+      role_id: await aTenantRole(postern),
+      expires_at,
+    })
+
+    const response = await postern.anonymous.post('/api/v1/auth/login', {
+      email: substitute.email,
+      password: PASSWORD,
+    })
+
+    const { expires_in, access_token } = response.json<{ expires_in: number; access_token: string }>()
+    t.ok(expires_in > 60 && expires_in <= 120, String(expires_in))
+    const { exp, iat } = decodeJwt(access_token)
+    t.equal(Number(exp) - Number(iat), expires_in)
   })
 })

@@ -10,6 +10,8 @@ import { document, question, questionAboutDoc, ruleAlone, world } from './arbitr
 import { factsOf, NOW } from './builders.ts'
 import { oracle, oracleSources } from './oracle.ts'
 
+const anyQuestion = fc.oneof(question, questionAboutDoc)
+
 t.test('the engine decides as the rules say, for any policy, facts and question', async (t) => {
   const counts = new Map<string, number>()
 
@@ -46,7 +48,7 @@ t.test('rules are judged as they say, for any conditions', async (t) => {
 
 t.test('an explanation decides as the engine does, and names every model that allows', async () => {
   fc.assert(
-    fc.property(document, world, question, (policy, stored, asked) => {
+    fc.property(fc.oneof(document, ruleAlone), world, anyQuestion, (policy, stored, asked) => {
       const compiled = compilePolicy(policy)
       const facts = factsOf(stored)
       const { decision, allowingSources, rbac, abac, rebac, sentence } = explain(compiled, facts, asked, NOW)
@@ -159,7 +161,7 @@ for (const { how, select } of [
     `what is missing is asked for until the decision is that over all facts, loaded ${how}`,
     async () => {
       fc.assert(
-        fc.property(document, world, question, (policy, stored, asked) => {
+        fc.property(fc.oneof(document, ruleAlone), world, anyQuestion, (policy, stored, asked) => {
           const compiled = compilePolicy(policy)
           const all = factsOf(stored)
           const expected = explain(compiled, all, asked, NOW)
@@ -186,7 +188,7 @@ for (const { how, select } of [
             lazy.load(select(recorder.missing))
           }
         }),
-        { numRuns: 600 },
+        { numRuns: 1000 },
       )
     },
   )

@@ -229,6 +229,29 @@ t.test('subjects that are missing are asked for together', async (t) => {
   t.strictSame([...recorder.missing.instances], parents)
 })
 
+t.test('roles that may yet turn out to be held are not taken for roles that are not', async (t) => {
+  const policy: PolicyDocument = {
+    ...drive(),
+    userSets: [
+      {
+        key: 'strangers',
+        conditions: { not: { 'user.roles': { array_contains: 'doc#editor' } } },
+        parent: null,
+      },
+    ],
+    rules: [{ users: { set: 'strangers' }, resources: { resource: 'doc' }, permission: 'doc:read' }],
+  }
+  const all = factsOf(withAnn({ 'folder:f1': ['editor'] }))
+  const question = asks('ann', 'doc:read', { key: 'd' })
+  const without = (name: string) => ({
+    ...all,
+    instance: (ref: string) => (ref === name ? undefined : all.instance(ref)),
+  })
+
+  for (const facts of [all, without('doc:d'), without('folder:f2')])
+    t.notOk(decide(compilePolicy(policy), facts, question, NOW).allowed)
+})
+
 const chain = (length: number) =>
   Array.from({ length }, (_, i) => anInstance(`folder:${i}`, { subjects: { parent: [`folder:${i + 1}`] } }))
 

@@ -6,7 +6,10 @@ import { BUILTIN_RESOURCES, BUILTIN_ROLES } from '../permissions.ts'
 
 const environmentId = DEFAULT_ENVIRONMENT
 
-/** Makes the built-in resources, actions and roles what this code says they are. Idempotent. */
+/**
+ * Makes the built-in resources, actions and roles what this code says they are. Idempotent; what is so already is not
+ * written, because every write of a definition makes each process compile its policy anew.
+ */
 export async function syncBuiltins(tx: Tx): Promise<void> {
   const resourceIds = await syncResources(tx)
   const actionIds = await syncActions(resourceIds, tx)
@@ -15,7 +18,7 @@ export async function syncBuiltins(tx: Tx): Promise<void> {
 }
 
 async function syncResources(tx: Tx): Promise<Map<string, string>> {
-  const rows = await tx
+  await tx
     .insert(resources)
     .values(
       Object.entries(BUILTIN_RESOURCES).map(([key, { name }]) => ({
@@ -29,8 +32,12 @@ async function syncResources(tx: Tx): Promise<Map<string, string>> {
     .onConflictDoUpdate({
       target: [resources.environmentId, resources.key],
       set: { name: sql`excluded.name`, isBuiltin: true },
+      setWhere: sql`(${resources.name}, ${resources.isBuiltin}) is distinct from (excluded.name, true)`,
     })
-    .returning({ id: resources.id, key: resources.key })
+  const rows = await tx
+    .select({ id: resources.id, key: resources.key })
+    .from(resources)
+    .where(and(eq(resources.environmentId, environmentId), eq(resources.isBuiltin, true)))
   return new Map(rows.map(({ key, id }) => [key, id]))
 }
 
@@ -44,17 +51,24 @@ async function syncActions(resourceIds: Map<string, string>, tx: Tx): Promise<Ma
       name: key,
     })),
   )
-  const rows = await tx
+  await tx
     .insert(actions)
     .values(values)
-    .onConflictDoUpdate({ target: [actions.resourceId, actions.key], set: { name: sql`excluded.name` } })
-    .returning({ id: actions.id, key: actions.key, resourceId: actions.resourceId })
+    .onConflictDoUpdate({
+      target: [actions.resourceId, actions.key],
+      set: { name: sql`excluded.name` },
+      setWhere: sql`${actions.name} is distinct from excluded.name`,
+    })
+  const rows = await tx
+    .select({ id: actions.id, key: actions.key, resourceId: actions.resourceId })
+    .from(actions)
+    .where(inArray(actions.resourceId, [...resourceIds.values()]))
   const resourceKeys = new Map([...resourceIds].map(([key, id]) => [id, key]))
   return new Map(rows.map((row) => [`${resourceKeys.get(row.resourceId)}:${row.key}`, row.id]))
 }
 
 async function syncRoles(tx: Tx): Promise<Map<string, string>> {
-  const rows = await tx
+  await tx
     .insert(roles)
     .values(
       Object.entries(BUILTIN_ROLES).map(([key, { description, reach }]) => ({
@@ -74,8 +88,13 @@ async function syncRoles(tx: Tx): Promise<Map<string, string>> {
         defaultReach: sql`excluded.default_reach`,
         isBuiltin: true,
       },
+      setWhere: sql`(${roles.description}, ${roles.defaultReach}, ${roles.isBuiltin})
+        is distinct from (excluded.description, excluded.default_reach, true)`,
     })
-    .returning({ id: roles.id, key: roles.key })
+  const rows = await tx
+    .select({ id: roles.id, key: roles.key })
+    .from(roles)
+    .where(and(eq(roles.environmentId, environmentId), eq(roles.isBuiltin, true)))
   return new Map(rows.map(({ key, id }) => [key, id]))
 }
 

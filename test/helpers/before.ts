@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -5,6 +6,8 @@ import { startEmbedded } from '../../src/db/embedded/server.ts'
 import { databaseUrl, onServer, recordCluster, removeStaleClusters, TEMPLATE } from './database.ts'
 import { prepareTemplate } from './template.ts'
 
+// The command line is tested as it ships; nothing is compiled when nothing has changed.
+spawnSync('npm', ['run', '--silent', 'build'], { stdio: 'inherit', shell: process.platform === 'win32' })
 await removeStaleClusters()
 const dataDir = await mkdtemp(join(tmpdir(), 'postern-test-'))
 const { url } = await startEmbedded({ dataDir, ephemeral: true })

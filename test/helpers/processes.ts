@@ -10,8 +10,7 @@ import type { Test } from 'tap'
 import { locateFiles } from '../../src/db/embedded/data-dir.ts'
 import { findEmbedded } from '../../src/db/embedded/server.ts'
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url))
-const TSX = import.meta.resolve('tsx')
+const CLI = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 
 /** How a process ended, and everything that it said. */
 export type Ended = { code: number | null; signal: NodeJS.Signals | null; stdout: string; stderr: string }
@@ -28,10 +27,10 @@ export type Process = {
 
 type Options = { env?: NodeJS.ProcessEnv; input?: string }
 
-/** Starts `postern` from its source. Killed when the test ends, whatever happens. */
+/** Starts `postern` as it was built. Killed when the test ends, whatever happens. */
 export function spawnPostern(t: Test, args: readonly string[], { env = {}, input }: Options = {}): Process {
   // Without what tap puts into the environment of child processes, and with nothing of the developer's settings.
-  const child = spawn(process.execPath, ['--import', TSX, CLI, ...args], {
+  const child = spawn(process.execPath, [CLI, ...args], {
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
   })

@@ -19,13 +19,10 @@ export function isForeignKeyViolation(error: unknown, constraint: RegExp): boole
   return found?.code === '23503' && constraint.test(found.constraint ?? '')
 }
 
-/**
- * True when two transactions got in each other's way: serialization failure 40001, deadlock 40P01, or a row that one
- * referred to and the other has just deleted (23503; whether it is there is asked before).
- */
+/** True when two transactions got in each other's way: serialization failure 40001, deadlock 40P01. */
 export function isConcurrencyFailure(error: unknown): boolean {
   const code = databaseError(error)?.code
-  return code === '40001' || code === '40P01' || code === '23503'
+  return code === '40001' || code === '40P01'
 }
 
 /** True for text that Postgres cannot hold: U+0000 and broken Unicode (22021, 22P05), or JSON with it (22P02). */

@@ -137,6 +137,8 @@ function codeOf(error: Error): ProblemCode {
   if (isConcurrencyFailure(error)) return 'conflict'
   // Its key or name was still known here while another request deleted it.
   if (isForeignKeyViolation(error, /_environment_id_environments_id_fk$/)) return 'environment_not_found'
+  // Whether a row is there is asked before it is referred to: another request has deleted it meanwhile.
+  if (isForeignKeyViolation(error, /./)) return 'conflict'
   switch ('statusCode' in error ? error.statusCode : undefined) {
     case 404:
       return 'not_found'

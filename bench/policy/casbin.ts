@@ -27,8 +27,7 @@ type Casbin = { newModelFromString(text: string): unknown; newEnforcer(model: un
 
 /** casbin in this process with the rules that Cerbos and Postern are given. */
 export async function casbinInProcess(peers: string): Promise<void> {
-  const loaded = (await import(pathToFileURL(`${peers}/casbin/lib/cjs/index.js`).href)) as { default: Casbin }
-  const casbin = loaded.default
+  const casbin = (await import(pathToFileURL(`${peers}/casbin/lib/cjs/index.js`).href)) as Casbin
   const enforcer = await casbin.newEnforcer(casbin.newModelFromString(MODEL))
   await enforcer.addPolicies(
     Object.entries(POLICY_FILE.roles).flatMap(([role, { permissions }]) =>

@@ -42,7 +42,7 @@ export async function startPostern({
   return await startServer(
     port,
     '/health/ready',
-    ['node', '--max-semi-space-size=8', 'dist/server.js'],
+    ['node', '--max-semi-space-size=8', '--max-old-space-size=512', 'dist/server.js'],
     isPinned,
     {
       DATABASE_URL: databaseUrl,

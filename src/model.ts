@@ -87,6 +87,7 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     database,
     environmentId,
     lockDefinitions: rolesRepository.lockDefinitions,
+    raiseTokenVersions: usersRepository.raiseTokenVersions,
     audit,
   })
   const decisions = dependencies.decisionsBy(createDecisions({ environmentId, ...dependencies.decisions }))

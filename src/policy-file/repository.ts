@@ -363,7 +363,10 @@ export function createPolicyFileRepository(environmentId: string) {
       return rows.map(({ id }) => id)
     },
 
-    /** Who holds one of these roles, which nobody is given meanwhile; `undefined`: any role of the application. */
+    /**
+     * Who can sign in and holds one of these roles, which nobody is given meanwhile; `undefined`: any role of the
+     * application.
+     */
     async listHolders(roleIds: readonly string[] | undefined, tx: Tx): Promise<string[]> {
       if (roleIds?.length === 0) return []
       const isMeant = roleIds ? sql`and o.id = any(${sql.param([...roleIds])}::uuid[])` : sql``
@@ -372,14 +375,9 @@ export function createPolicyFileRepository(environmentId: string) {
       const { rows } = await tx.execute<{
         id: string
       }>(sql`select distinct a.user_id as id from role_assignments a
-        join roles o on o.id = a.role_id and not o.is_builtin where ${ofEnvironment('a')} ${isMeant} order by 1`)
+        join roles o on o.id = a.role_id and not o.is_builtin
+        join user_credentials c on c.user_id = a.user_id where ${ofEnvironment('a')} ${isMeant} order by 1`)
       return rows.map(({ id }) => id)
-    },
-
-    /** Raises the token versions of these people: what they hold has changed. */
-    async endTokens(userIds: readonly string[], tx: Tx): Promise<void> {
-      await tx.execute(sql`update users set token_version = token_version + 1
-        where id = any(${sql.param([...userIds])}::uuid[])`)
     },
 
     /**

@@ -14,6 +14,8 @@ type Dependencies = {
   environmentId: string
   /** Lets the changes of definitions through one at a time. */
   lockDefinitions: (tx: Tx) => Promise<void>
+  /** Ends the tokens of these people. */
+  raiseTokenVersions: (userIds: readonly string[], tx: Tx) => Promise<void>
   audit: AuditRepository
 }
 
@@ -21,7 +23,8 @@ type Dependencies = {
 const NAMED_CHANGES = 200
 
 /** The definitions of an environment as one document: read, compared and applied as a whole. */
-export function createPolicyFileService({ database, environmentId, lockDefinitions, audit }: Dependencies) {
+export function createPolicyFileService(dependencies: Dependencies) {
+  const { database, environmentId, lockDefinitions, raiseTokenVersions, audit } = dependencies
   const { db } = database
   const repository = createPolicyFileRepository(environmentId)
   return {
@@ -120,7 +123,7 @@ export function createPolicyFileService({ database, environmentId, lockDefinitio
         tx,
       )
     }
-    if (holders.length > 0) await repository.endTokens(holders, tx)
+    await raiseTokenVersions(holders, tx)
   }
 
   async function assertNoBuiltins(wanted: readonly PolicyRecord[], tx: Tx): Promise<void> {

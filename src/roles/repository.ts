@@ -387,9 +387,9 @@ export function createRolesRepository({ db }: Database, environmentId = DEFAULT_
     },
 
     /**
-     * The live users whose tokens may carry the permissions of these roles: who holds one, or one that extends it.
-     * The roles are locked first, so that nobody is given one meanwhile. Expired assignments count, because a token
-     * outlives them; those on instances do not, because no token carries them.
+     * The live users whose tokens may carry the permissions of these roles: who can sign in and holds one, or one that
+     * extends it. The roles are locked first, so that nobody is given one meanwhile. Expired assignments count, because
+     * a token outlives them; those on instances do not, because no token carries them.
      */
     async lockHolderIds(roleIds: readonly string[], tx: Tx): Promise<string[]> {
       if (roleIds.length === 0) return []
@@ -404,6 +404,8 @@ export function createRolesRepository({ db }: Database, environmentId = DEFAULT_
         .selectDistinct({ userId: roleAssignments.userId })
         .from(roleAssignments)
         .innerJoin(users, and(eq(users.id, roleAssignments.userId), isNull(users.deletedAt)))
+        // Most of those who hold a role of an application were synced from elsewhere and have no tokens.
+        .innerJoin(userCredentials, eq(userCredentials.userId, users.id))
         .where(and(sql`${roleAssignments.roleId} in ${heirs}`, isNull(roleAssignments.resourceInstanceId)))
         .orderBy(asc(roleAssignments.userId))
       return held.map((row) => row.userId)

@@ -23,6 +23,9 @@ import {
 import { AppError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 
+/** How many people one statement updates. */
+const RAISED_AT_ONCE = 5000
+
 /** A person as stored, with the primary role. */
 export type UserRow = {
   id: string
@@ -246,15 +249,17 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
 
     /** Raises the version that tokens carry: those issued until now are refused from the commit on. */
     async raiseTokenVersions(ids: readonly string[], tx: Tx): Promise<void> {
-      if (ids.length === 0) return
-      await tx
-        .update(users)
-        .set({
-          tokenVersion: sql`${users.tokenVersion} + 1`,
-          revision: sql`${users.revision} + 1`,
-          updatedAt: sql`now()`,
-        })
-        .where(sql`${users.id} = any(${sql.param([...ids])}::uuid[])`)
+      // Each statement stays far below the time that the database gives one.
+      for (let first = 0; first < ids.length; first += RAISED_AT_ONCE) {
+        await tx
+          .update(users)
+          .set({
+            tokenVersion: sql`${users.tokenVersion} + 1`,
+            revision: sql`${users.revision} + 1`,
+            updatedAt: sql`now()`,
+          })
+          .where(sql`${users.id} = any(${sql.param(ids.slice(first, first + RAISED_AT_ONCE))}::uuid[])`)
+      }
     },
 
     /** Marks the user as deleted: gone from every face, its email free again. */

@@ -1,49 +1,51 @@
-import { isUnavailable } from '../db/errors.ts'
 import { AppError, StartupError } from '../errors.ts'
 import { Interruption, outliveReaders, print, report } from '../terminal.ts'
 import { VERSION } from '../version.ts'
-import { createApiKey, listApiKeys, revokeApiKey } from './api-keys.ts'
-import { backupCommand, restoreCommand } from './backup.ts'
 import { type Command, columns, EXIT_CODES, helpOf, UsageError, usageOf } from './command.ts'
-import { migrateCommand } from './migrate.ts'
-import { openapiCommand } from './openapi.ts'
-import {
-  check,
-  policyApply,
-  policyDiff,
-  policyExport,
-  policyTest,
-  templateApply,
-  templateList,
-} from './policy.ts'
-import { policySync } from './policy-sync.ts'
-import { seedCommand } from './seed.ts'
-import { serveCommand } from './serve.ts'
-import { createUser, grantRole, setPassword } from './users.ts'
+
+// Loading is most of the time that a command takes, therefore only the group that was typed is loaded.
+const GROUPS: Readonly<Record<string, () => Promise<readonly Command[]>>> = {
+  serve: async () => [(await import('./serve.ts')).serveCommand],
+  migrate: async () => [(await import('./migrate.ts')).migrateCommand],
+  seed: async () => [(await import('./seed.ts')).seedCommand],
+  users: async () => {
+    const { createUser, setPassword, grantRole } = await import('./users.ts')
+    return [createUser, setPassword, grantRole]
+  },
+  'api-keys': async () => {
+    const { createApiKey, listApiKeys, revokeApiKey } = await import('./api-keys.ts')
+    return [createApiKey, listApiKeys, revokeApiKey]
+  },
+  keys: async () => {
+    const { listKeys, rotateKeys } = await import('./keys.ts')
+    return [listKeys, rotateKeys]
+  },
+  clients: async () => {
+    const { createClient, listClients, deleteClient, rotateClientSecret } = await import('./clients.ts')
+    return [createClient, listClients, deleteClient, rotateClientSecret]
+  },
+  check: async () => [(await import('./policy.ts')).check],
+  policy: async () => {
+    const { policyApply, policyDiff, policyExport, policyTest, templateApply, templateList } = await import(
+      './policy.ts'
+    )
+    const { policySync } = await import('./policy-sync.ts')
+    return [policyExport, policyDiff, policyApply, policyTest, policySync, templateList, templateApply]
+  },
+  openapi: async () => [(await import('./openapi.ts')).openapiCommand],
+  backup: async () => [(await import('./backup.ts')).backupCommand],
+  restore: async () => [(await import('./backup.ts')).restoreCommand],
+}
 
 /** Every command, in the order of the help. */
-export const COMMANDS: readonly Command[] = [
-  serveCommand,
-  migrateCommand,
-  seedCommand,
-  createUser,
-  setPassword,
-  grantRole,
-  createApiKey,
-  listApiKeys,
-  revokeApiKey,
-  check,
-  policyExport,
-  policyDiff,
-  policyApply,
-  policyTest,
-  policySync,
-  templateList,
-  templateApply,
-  openapiCommand,
-  backupCommand,
-  restoreCommand,
-]
+export async function allCommands(): Promise<Command[]> {
+  return (await Promise.all(Object.values(GROUPS).map(async (load) => await load()))).flat()
+}
+
+/** The commands whose first word this is; none if there are no such. */
+async function groupOf(word = ''): Promise<readonly Command[]> {
+  return Object.hasOwn(GROUPS, word) ? ((await GROUPS[word]?.()) ?? []) : []
+}
 
 /** Runs one command line and returns the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -52,13 +54,14 @@ export async function main(args: readonly string[]): Promise<number> {
     print(VERSION)
     return 0
   }
-  const command = COMMANDS.find(({ path }) => path.split(' ').every((word, index) => args[index] === word))
+  const group = await groupOf(args[0])
+  const command = group.find(({ path }) => path.split(' ').every((word, index) => args[index] === word))
   if (args.includes('--help') || args.includes('-h') || args[0] === 'help') {
-    print(command ? helpOf(command) : overview())
+    print(command ? helpOf(command) : await overview())
     return 0
   }
   if (!command) {
-    report(args.length === 0 ? overview() : unknownCommand(args))
+    report(args.length === 0 ? await overview() : unknownCommand(args, group))
     return 2
   }
   return await run(command, args.slice(command.path.split(' ').length))
@@ -74,13 +77,13 @@ async function run(command: Command, args: readonly string[]): Promise<number> {
       report(`${error.message}.\nUsage: ${usageOf(command)}`)
       return 2
     }
-    report(sentenceOf(error))
+    report(await sentenceOf(error))
     return 1
   }
 }
 
 /** One sentence for what the operator can mend; the whole error for what only we can. */
-function sentenceOf(error: unknown): string {
+async function sentenceOf(error: unknown): Promise<string> {
   if (error instanceof StartupError) return error.message
   if (error instanceof AppError) {
     const faults = error.errors?.map(
@@ -89,18 +92,20 @@ function sentenceOf(error: unknown): string {
     const sentence = faults?.join(', and ') ?? error.message
     return `${sentence.charAt(0).toUpperCase()}${sentence.slice(1)}.`
   }
+  const { isUnavailable } = await import('../db/errors.ts')
   if (isUnavailable(error)) return 'The database went away meanwhile: check that it runs, and try again.'
   return `Postern failed unexpectedly: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`
 }
 
-function unknownCommand(args: readonly string[]): string {
-  const group = COMMANDS.filter(({ path }) => path.startsWith(`${args[0]} `)).map(({ path }) => `"${path}"`)
-  const known = group.length > 0 ? `there are ${group.join(', ')}` : '"postern --help" lists them'
+function unknownCommand(args: readonly string[], group: readonly Command[]): string {
+  const paths = group.map(({ path }) => `"${path}"`)
+  const known = paths.length > 0 ? `there are ${paths.join(', ')}` : '"postern --help" lists them'
   const typed = args.slice(0, 2).filter((word) => !word.startsWith('-'))
   return `There is no command "${typed.join(' ')}": ${known}.\nUsage: postern <command> [options]`
 }
 
-function overview(): string {
+async function overview(): Promise<string> {
+  const commands = await allCommands()
   return [
     'Postern: sign-in, roles and permission checks, in one process over one Postgres.',
     '',
@@ -108,7 +113,7 @@ function overview(): string {
     '  postern <command> [options]',
     '',
     'Commands:',
-    ...columns(COMMANDS.map(({ path, summary }) => [path, summary] as const)),
+    ...columns(commands.map(({ path, summary }) => [path, summary] as const)),
     '',
     'Options:',
     ...columns([

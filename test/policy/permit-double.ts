@@ -43,6 +43,8 @@ export type Way =
   | 'trickle'
   | { status: number; body?: string }
   | { body: string }
+  /** As it should be for so many requests, and then no answer. */
+  | { answers: number }
 
 /** Another Postern, which plays Permit, and a way to it that can be broken. */
 export async function buildPermit(t: Test) {
@@ -92,6 +94,12 @@ async function settled({ jobs, worker }: NonNullable<TestApp['services']['permit
   }
 }
 
+/** How the way is for one request, which is counted where they are. */
+function answerLeft(way: Way): Exclude<Way, { answers: number }> {
+  if (typeof way !== 'object' || !('answers' in way)) return way
+  return way.answers-- > 0 ? 'open' : 'slow'
+}
+
 /** An HTTP proxy on a port of its own. */
 async function wayTo(t: Test, target: string) {
   const { hostname, port } = new URL(target)
@@ -101,7 +109,7 @@ async function wayTo(t: Test, target: string) {
 
   const server = createServer((request, reply) => {
     requests.push({ method: request.method ?? '', path: request.url ?? '' })
-    const current = state
+    const current = answerLeft(state)
     if (current === 'cut') {
       request.socket.destroy()
       return

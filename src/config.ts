@@ -90,12 +90,25 @@ export const EnvSchema = Type.Object({
     'Encrypts the signing keys at rest; at least 32 characters. Generated into DATA_DIR when the embedded database is used',
     { minLength: 32, maxLength: 1024 },
   ),
+  SECRET_KEY_PREVIOUS: secret(
+    'The SECRET_KEY before, after it was changed: the next start seals anew what was sealed under it',
+    { minLength: 32, maxLength: 1024 },
+  ),
+  KEY_ROTATION_DAYS: whole('A signing key is replaced after so long; 0: never by itself', 0, 3650, 30),
   ACCESS_TOKEN_EXPIRE_MINUTES: whole('Lifetime of an access token', 1, 1440, 15),
+  REFRESH_REUSE_INTERVAL_SECONDS: whole(
+    'How long the refresh token before the last is answered with the same successor, so that a lost answer ends no session; 0: never',
+    0,
+    300,
+    10,
+  ),
+  SESSION_IDLE_DAYS: whole('A session that is not refreshed for so long ends', 1, 365, 7),
+  SESSION_MAX_DAYS: whole('Every session ends after so long, however much it is used', 1, 365, 30),
   TOKEN_AUDIENCE: Type.Optional(
     text('The aud claim of access tokens. Default: PUBLIC_URL', { minLength: 1 }),
   ),
   TOKEN_ALGORITHM: Type.Union([Type.Literal('ES256'), Type.Literal('RS256'), Type.Literal('EdDSA')], {
-    description: 'Signature of access tokens; read when the first signing key is made',
+    description: 'Signature of access tokens; another one is used from the next key on',
     default: 'ES256',
   }),
   USERS_OPEN_REGISTRATION: flag('Whether anyone may register at POST /api/v1/users/open', true),
@@ -224,6 +237,16 @@ export const EnvSchema = Type.Object({
   OPA_PORT: Type.Optional(
     port('A further port for the same service, where SDKs of Permit look for OPA (8181). Default: none'),
   ),
+  PDP_KONG_INTEGRATION: flag(
+    'POST /kong answers the OPA plugin of Kong, which has no key: on PDP_PORT only, to whoever reaches it',
+    false,
+  ),
+  PDP_KONG_ROUTES: Type.Optional(
+    text(
+      'With PDP_KONG_INTEGRATION, a JSON file that says which resource a path is: [["^/documents", "document"]]',
+      { minLength: 1 },
+    ),
+  ),
   AUTHZEN_SUBJECT_TYPES: text(
     'Comma-separated types of AuthZEN subjects that are users here; any other type is unknown',
     {
@@ -305,7 +328,15 @@ function crossFaults(env: Record<string, unknown>, faults: readonly string[]): s
     ...databaseFaults(env, faults),
     ...proxyFaults(String(env['TRUST_PROXY'] ?? 'false')),
     ...engineFaults(env, faults),
+    ...kongFaults(env, faults),
   ]
+}
+
+function kongFaults(env: Record<string, unknown>, faults: readonly string[]): string[] {
+  if (String(env['PDP_KONG_INTEGRATION']) !== 'true') return []
+  return ['PDP_PORT', 'PDP_KONG_ROUTES']
+    .filter((name) => env[name] === undefined && !faults.some((fault) => fault.startsWith(name)))
+    .map((name) => `${name} must be set too with PDP_KONG_INTEGRATION=true`)
 }
 
 const PERMIT_USERS = ['POLICY_ENGINE', 'POLICY_GUARD', 'POLICY_SHADOW'] as const
@@ -381,6 +412,7 @@ function toConfig(env: Env) {
     logLevel: env.LOG_LEVEL,
     dataDir: resolve(env.DATA_DIR),
     secretKey: env.SECRET_KEY,
+    previousSecretKey: env.SECRET_KEY_PREVIOUS,
     http: {
       host: env.HOST,
       port,
@@ -404,6 +436,12 @@ function toConfig(env: Env) {
       ttlSeconds: env.ACCESS_TOKEN_EXPIRE_MINUTES * 60,
       audience: env.TOKEN_AUDIENCE,
       algorithm: env.TOKEN_ALGORITHM,
+      keyRotationSeconds: env.KEY_ROTATION_DAYS * 86_400,
+    },
+    sessions: {
+      reuseIntervalSeconds: env.REFRESH_REUSE_INTERVAL_SECONDS,
+      idleSeconds: Math.min(env.SESSION_IDLE_DAYS, env.SESSION_MAX_DAYS) * 86_400,
+      maxSeconds: env.SESSION_MAX_DAYS * 86_400,
     },
     registration: { isOpen: env.USERS_OPEN_REGISTRATION, perAddressAndHour: env.REGISTRATIONS_PER_ADDRESS },
     firstSuperAdmin: {
@@ -440,7 +478,11 @@ function toConfig(env: Env) {
       breakerFailures: env.PERMIT_BREAKER_FAILURES,
       breakerOpenMs: env.PERMIT_BREAKER_OPEN_MS,
     },
-    pdp: { port: env.PDP_PORT, opaPort: env.OPA_PORT },
+    pdp: {
+      port: env.PDP_PORT,
+      opaPort: env.OPA_PORT,
+      kongRoutes: env.PDP_KONG_INTEGRATION ? env.PDP_KONG_ROUTES : undefined,
+    },
     authzen: { subjectTypes: list(env.AUTHZEN_SUBJECT_TYPES) },
     decisionLog: {
       target: env.DECISION_LOG,

@@ -32,8 +32,10 @@ export async function setUp(services: Services, databaseUrl: string): Promise<Se
     await services.permit?.prepare()
     const db = drizzle(client, { casing: 'snake_case' })
     await assertSecretKeyFits(db, services)
+    await sealAnew(services)
     await db.transaction(async (tx) => await syncBuiltins(tx))
     await services.keys.ensureCurrentKey(db)
+    await services.revocations.noteTokenLifetime(db)
     const firstSuperAdmin = await createFirstSuperAdmin(services)
     return { migrated, ...(firstSuperAdmin && { firstSuperAdmin }) }
   })
@@ -65,6 +67,17 @@ async function assertSecretKeyFits(db: Db, { vault }: Services): Promise<void> {
   else if (vault.open('canary', canary) !== CANARY) {
     throw new StartupError('SECRET_KEY does not fit this database: set the one that it was set up with.')
   }
+}
+
+/** After SECRET_KEY was changed: what was sealed under the one before, all of it or nothing. */
+async function sealAnew({ database, vault, keys, apiKeys }: Services): Promise<void> {
+  await transact(database.db, async (tx) => {
+    const canary = vault.reseal('canary', (await readSetting(tx, CANARY_NAME)) ?? '')
+    if (canary === undefined) return
+    await keys.reseal(tx)
+    await apiKeys.reseal(tx)
+    await writeSetting(tx, CANARY_NAME, canary)
+  })
 }
 
 /** The first account and its super admin, in one transaction; nothing when the account is there already. */

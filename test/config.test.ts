@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { type Config, EnvSchema, expectation, loadConfig, publicUrl } from '../src/config.ts'
 import { StartupError } from '../src/errors.ts'
+import { readKongRoutes } from '../src/pdp/kong.ts'
 
 type Rule = { type?: string; minimum?: number; maximum?: number; default?: unknown; secret?: boolean }
 
@@ -76,9 +77,12 @@ for (const [name, { type, minimum = 0, maximum = 0 }] of RULES.filter(([, { type
   })
 }
 
+/** What PDP_KONG_INTEGRATION needs. */
+const KONG = { PDP_PORT: '7766', PDP_KONG_ROUTES: 'routes.json' }
+
 for (const [name] of RULES.filter(([, { type }]) => type === 'boolean')) {
   t.test(`${name} is true or false`, async (t) => {
-    t.equal(refusalOf({ [name]: 'true' }), '')
+    t.equal(refusalOf({ ...KONG, [name]: 'true' }), '')
     t.equal(refusalOf({ [name]: 'false' }), '')
     for (const bad of ['yes', 'on', 'TRUE!', 'falsch']) {
       t.match(refusalOf({ [name]: bad }), `${name} must be true or false`, bad)
@@ -172,6 +176,7 @@ t.test('a secret is never printed', async (t) => {
     'METRICS_TOKEN',
     'PERMIT_API_KEY',
     'SECRET_KEY',
+    'SECRET_KEY_PREVIOUS',
   ])
   for (const sentence of printed) {
     t.not(sentence, '')
@@ -259,4 +264,28 @@ t.test('the address printed is PUBLIC_URL, else that of HOST and the port listen
 t.test('HASH_CONCURRENCY of 0 is the number of cores', async (t) => {
   t.ok(loadConfig({ HASH_CONCURRENCY: '0' }).passwords.concurrency >= 1)
   t.equal(loadConfig({ HASH_CONCURRENCY: '3' }).passwords.concurrency, 3)
+})
+
+t.test('Kong is answered only with a port and routes of its own', async (t) => {
+  t.equal(loadConfig({ PDP_KONG_INTEGRATION: 'true', ...KONG }).pdp.kongRoutes, 'routes.json')
+  t.equal(loadConfig(KONG).pdp.kongRoutes, undefined)
+  for (const missing of ['PDP_PORT', 'PDP_KONG_ROUTES'])
+    t.match(
+      refusalOf({ PDP_KONG_INTEGRATION: 'true', ...KONG, [missing]: undefined }),
+      `${missing} must be set too with PDP_KONG_INTEGRATION=true`,
+    )
+
+  t.equal(readKongRoutes(fileWith(t, '[["^/(a|b)/", 0], ["/x", "document"]]'))('/b/1'), 'b')
+  for (const table of [
+    '{',
+    '{}',
+    '[[]]',
+    '[["("]]',
+    '[["(", "document"]]',
+    '[["/x", 0]]',
+    '[["/(x)", 1]]',
+    '[["/x", ""]]',
+  ])
+    t.throws(() => readKongRoutes(fileWith(t, table)), StartupError, table)
+  t.throws(() => readKongRoutes('/nowhere/routes.json'), StartupError)
 })

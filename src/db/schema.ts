@@ -104,7 +104,9 @@ export const policyChanges = pgTable(
     /** Null until the transaction ends. */
     version: bigint({ mode: 'number' }),
     transactionId: xid8().notNull().default(sql`pg_current_xact_id()`),
-    kind: text().$type<'policy' | 'user' | 'account' | 'instance' | 'api_key' | 'everything'>().notNull(),
+    kind: text()
+      .$type<'policy' | 'user' | 'account' | 'instance' | 'api_key' | 'client' | 'token' | 'everything'>()
+      .notNull(),
     /** Ids and keys of what changed. */
     refs: text().array().notNull(),
     createdAt: createdAt(),
@@ -673,6 +675,81 @@ export const setRules = pgTable(
   ],
 )
 
+/** Somebody who shall become a user with a role, once somebody approves. */
+export const userInvites = pgTable(
+  'user_invites',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    key: text().notNull(),
+    email: text().notNull(),
+    emailNormalized: text().notNull(),
+    firstName: text(),
+    lastName: text(),
+    status: text().$type<'pending' | 'approved'>().notNull().default('pending'),
+    roleId: uuid().notNull(),
+    accountId: uuid().notNull(),
+    resourceInstanceId: uuid(),
+    createdAt: createdAt(),
+    updatedAt: createdAt(),
+  },
+  (t) => [
+    unique('user_invites_key_key').on(t.environmentId, t.key),
+    index('user_invites_list_idx').on(t.environmentId, t.id),
+    index('user_invites_role_id_idx').on(t.roleId),
+    index('user_invites_account_id_idx').on(t.accountId),
+    index('user_invites_resource_instance_id_idx').on(t.resourceInstanceId),
+    check('user_invites_status_check', isIn(t.status, ['pending', 'approved'])),
+    foreignKey({
+      name: 'user_invites_role_id_fkey',
+      columns: [t.environmentId, t.roleId],
+      foreignColumns: [roles.environmentId, roles.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'user_invites_account_id_fkey',
+      columns: [t.environmentId, t.accountId],
+      foreignColumns: [accounts.environmentId, accounts.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'user_invites_resource_instance_id_fkey',
+      columns: [t.environmentId, t.accountId, t.resourceInstanceId],
+      foreignColumns: [resourceInstances.environmentId, resourceInstances.accountId, resourceInstances.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** Which action on which resource a request to a URL is, for services that ask by URL. */
+export const proxyConfigs = pgTable(
+  'proxy_configs',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid()
+      .notNull()
+      .references(() => environments.id, { onDelete: 'cascade' }),
+    key: text().notNull(),
+    name: text().notNull(),
+    mappingRules: jsonb()
+      .$type<
+        {
+          url: string
+          urlType: 'template' | 'regex'
+          httpMethod: string
+          resource: string
+          action: string | null
+          priority: number
+          headers: Record<string, string>
+        }[]
+      >()
+      .notNull(),
+    createdAt: createdAt(),
+    updatedAt: createdAt(),
+  },
+  (t) => [
+    unique('proxy_configs_key_key').on(t.environmentId, t.key),
+    check('proxy_configs_key_check', isKey(t.key)),
+  ],
+)
+
 /** Decisions that were made, when the operator asks for a record of them. */
 export const decisionLog = pgTable(
   'decision_log',
@@ -762,6 +839,8 @@ export const signingKeys = pgTable(
     privateKeySealed: text().notNull(),
     state: text().$type<'next' | 'current' | 'retired'>().notNull(),
     createdAt: createdAt(),
+    /** When the next key becomes the current one: not before every verifier can know it. */
+    activatesAt: timestamptz(),
     activatedAt: timestamptz(),
     retiredAt: timestamptz(),
   },
@@ -790,13 +869,20 @@ export const apiKeys = pgTable(
     lastUsedAt: timestamptz(),
     expiresAt: timestamptz(),
     revokedAt: timestamptz(),
+    /** Made on demand as the environment's own, and shown again; only such a key is kept, sealed under SECRET_KEY. */
+    isEnvironmentsOwn: boolean().notNull().default(false),
+    keySealed: text(),
   },
   (t) => [
     unique('api_keys_key_hash_key').on(t.keyHash),
+    uniqueIndex('api_keys_environments_own_key')
+      .on(t.environmentId)
+      .where(sql`is_environments_own and revoked_at is null`),
     index('api_keys_environment_id_idx').on(t.environmentId, t.id),
     check('api_keys_level_check', isIn(t.level, ['org', 'project', 'environment'])),
     check('api_keys_access_check', isIn(t.access, ['full', 'read'])),
     check('api_keys_environment_check', sql`(${t.level} = 'environment') = (${t.environmentId} is not null)`),
+    check('api_keys_environments_own_check', sql`${t.isEnvironmentsOwn} = (${t.keySealed} is not null)`),
     check('api_keys_project_check', sql`(${t.level} = 'project') = (${t.project} is not null)`),
   ],
 )
@@ -812,6 +898,18 @@ export const sessions = pgTable(
     clientId: text().notNull(),
     userAgent: text(),
     address: text(),
+    /** What was asked for at sign-in; null: all that is held. */
+    scope: text(),
+    /** Whom its access tokens are for; null: this service. */
+    audiences: text().array(),
+    /** Thumbprint of the key that its tokens are bound to (RFC 9449). */
+    dpopThumbprint: text(),
+    /** SHA-256 of the refresh token in use, and of the one before it. Null: the session cannot be refreshed. */
+    refreshHash: text(),
+    previousRefreshHash: text(),
+    refreshedAt: timestamptz(),
+    /** When it ends unless it is refreshed before. */
+    idleExpiresAt: timestamptz(),
     createdAt: createdAt(),
     expiresAt: timestamptz().notNull(),
     endedAt: timestamptz(),
@@ -820,6 +918,7 @@ export const sessions = pgTable(
   (t) => [
     index('sessions_user_id_idx').on(t.userId, t.id),
     index('sessions_expires_at_idx').on(t.expiresAt),
+    index('sessions_account_id_idx').on(t.accountId).where(sql`ended_at is null`),
     foreignKey({
       name: 'sessions_user_id_fkey',
       columns: [t.environmentId, t.userId],
@@ -830,6 +929,131 @@ export const sessions = pgTable(
       columns: [t.environmentId, t.accountId],
       foreignColumns: [accounts.environmentId, accounts.id],
     }).onDelete('cascade'),
+  ],
+)
+
+/** Machines, and other programs, that get tokens of their own (RFC 6749 §2). */
+export const clients = pgTable(
+  'clients',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid()
+      .notNull()
+      .references(() => environments.id, { onDelete: 'cascade' }),
+    name: text().notNull(),
+    grantTypes: text().array().notNull(),
+    /** The most that its tokens may hold. */
+    scopes: text().array().notNull(),
+    /** Whom its tokens may be for, the first by default; empty: this service. */
+    audiences: text().array().notNull(),
+    tokenEndpointAuthMethod: text()
+      .$type<'client_secret_basic' | 'client_secret_post' | 'private_key_jwt' | 'none'>()
+      .notNull(),
+    /** The public keys of `private_key_jwt`. */
+    jwks: jsonb().$type<{ keys: Json[] }>(),
+    /** True: its tokens are bound to a key of its own (RFC 9449). */
+    isDpopRequired: boolean().notNull().default(false),
+    /** The one account that its scopes hold in; null: every account. */
+    accountId: uuid(),
+    isActive: boolean().notNull().default(true),
+    tokenVersion: integer().notNull().default(1),
+    revision: integer().notNull().default(1),
+    createdAt: createdAt(),
+    updatedAt: createdAt(),
+  },
+  (t) => [
+    index('clients_list_idx').on(t.environmentId, t.id),
+    index('clients_account_id_idx').on(t.accountId),
+    check(
+      'clients_auth_method_check',
+      isIn(t.tokenEndpointAuthMethod, [
+        'client_secret_basic',
+        'client_secret_post',
+        'private_key_jwt',
+        'none',
+      ]),
+    ),
+    check(
+      'clients_jwks_check',
+      sql`(${t.tokenEndpointAuthMethod} = 'private_key_jwt') = (${t.jwks} is not null)`,
+    ),
+    foreignKey({
+      name: 'clients_account_id_fkey',
+      columns: [t.environmentId, t.accountId],
+      foreignColumns: [accounts.environmentId, accounts.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** Secrets of clients, only as hashes. Two may hold at once, so that one can be replaced. */
+export const clientSecrets = pgTable(
+  'client_secrets',
+  {
+    id: uuid().primaryKey(),
+    clientId: uuid()
+      .notNull()
+      .references(() => clients.id, { onDelete: 'cascade' }),
+    secretHash: text().notNull(),
+    secretHint: text().notNull(),
+    createdAt: createdAt(),
+    expiresAt: timestamptz(),
+  },
+  (t) => [index('client_secrets_client_id_idx').on(t.clientId)],
+)
+
+/** One-time tokens of others that were seen: client assertions (RFC 7523) and DPoP proofs, until they expire. */
+export const seenTokens = pgTable(
+  'seen_tokens',
+  {
+    kind: text().$type<'client_assertion' | 'dpop_proof'>().notNull(),
+    keyHash: text().notNull(),
+    expiresAt: timestamptz().notNull(),
+  },
+  (t) => [
+    primaryKey({ name: 'seen_tokens_pkey', columns: [t.kind, t.keyHash] }),
+    index('seen_tokens_expires_at_idx').on(t.expiresAt),
+  ],
+)
+
+/** The one row that says where `revocations` stand. */
+export const revocationFeed = pgTable(
+  'revocation_feed',
+  {
+    isOnly: boolean().primaryKey().default(true),
+    /** Names this history of versions: whoever comes with another one begins anew. */
+    epoch: text().notNull(),
+    /** The version given last. */
+    version: bigint({ mode: 'number' }).notNull().default(0),
+    /** The longest life of an access token that any process on this database has issued. */
+    tokenLifetimeSeconds: integer().notNull().default(900),
+  },
+  (t) => [check('revocation_feed_is_only_check', sql`${t.isOnly}`)],
+)
+
+/**
+ * Which access tokens are dead before they expire, for those who verify them elsewhere. Written by triggers; a row stays
+ * as long as a token that it names could live.
+ */
+export const revocations = pgTable(
+  'revocations',
+  {
+    id: bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
+    /** In the order of commits. Null until the transaction ends. */
+    version: bigint({ mode: 'number' }),
+    transactionId: xid8().notNull().default(sql`pg_current_xact_id()`),
+    kind: text().$type<'session' | 'token' | 'user' | 'client'>().notNull(),
+    /** The `sid`, `jti` or `sub` of the tokens. */
+    ref: text().notNull(),
+    /** Of a user or client: tokens whose `ver` is lower are dead. */
+    tokenVersion: integer(),
+    createdAt: createdAt(),
+    expiresAt: timestamptz().notNull(),
+  },
+  (t) => [
+    index('revocations_version_idx').on(t.version),
+    index('revocations_unsealed_idx').on(t.transactionId).where(sql`version is null`),
+    index('revocations_expires_at_idx').on(t.expiresAt),
+    check('revocations_kind_check', isIn(t.kind, ['session', 'token', 'user', 'client'])),
   ],
 )
 

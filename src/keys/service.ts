@@ -1,39 +1,47 @@
-import type { AuditRepository } from '../audit/repository.ts'
+import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '../clock.ts'
-import type { Executor } from '../db/client.ts'
-import { SYSTEM } from '../principal.ts'
+import type { Caller } from '../principal.ts'
 import type { Vault } from '../vault.ts'
-import { generateKey, publicPem } from './jwk.ts'
-import type { KeysRepository, SigningAlgorithm } from './repository.ts'
+import { publicPem } from './jwk.ts'
+import type { KeysRepository, SigningAlgorithm, SigningKeyRow } from './repository.ts'
+import type { KeyRotation } from './rotation.ts'
 
-/** A key as this process uses it. `privatePem` is there for the current one. */
+/** A key as this process uses it. */
 export type SigningKey = { kid: string; algorithm: SigningAlgorithm; publicPem: string; privatePem: string }
 
-type KeySet = {
-  byKid: Map<string, SigningKey>
-  current: SigningKey
-  jwks: { keys: Record<string, unknown>[] }
-  readAt: number
-}
+/** The published key set as it is sent: JSON (RFC 7517 §5), and its entity tag. */
+export type Jwks = { body: string; etag: string }
+
+type KeySet = { byKid: ReadonlyMap<string, SigningKey>; current: SigningKey; jwks: Jwks; readAt: number }
 
 /** Keys are read again after this time, so that every process follows a rotation. */
-const MAX_AGE_MS = 30_000
+const MAX_AGE_MS = 5_000
+/** Up to this age the keys are used while they are read again, so that nobody waits. */
+const USABLE_MS = 60_000
 /** An unknown kid makes us look again, but no stranger can make us look more often than this. */
 const MIN_RELOAD_MS = 1_000
+/** How often the schedule is looked at. Processes that started together do not stay in step. */
+const TICK_MS = 2_000
+const TICK_JITTER_MS = 1_000
 
 export type KeysService = ReturnType<typeof createKeysService>
 
 type Dependencies = {
   keys: KeysRepository
-  audit: AuditRepository
+  rotation: KeyRotation
   vault: Vault
-  algorithm: SigningAlgorithm
   clock: Clock
+  /** Hears of a schedule that could not be kept; it is tried again. */
+  onFailure: (error: unknown) => void
 }
 
-export function createKeysService({ keys, audit, vault, algorithm, clock }: Dependencies) {
+export function createKeysService({ keys, rotation, vault, clock, onFailure }: Dependencies) {
   let known: KeySet | undefined
   let loading: Promise<KeySet> | undefined
+  /** Keys that were published in the life of this process and are no longer. */
+  const gone = new Set<string>()
+  const stopped = new AbortController()
 
   /** One read of the table, shared by everybody who waits for it. */
   function load(): Promise<KeySet> {
@@ -44,52 +52,55 @@ export function createKeysService({ keys, audit, vault, algorithm, clock }: Depe
   }
 
   async function read(): Promise<KeySet> {
+    const readAt = clock.now().getTime()
     const rows = await keys.listKeys()
-    const opened = rows.map((row) => {
-      const privatePem = vault.open('signing-keys', row.privateKeySealed)
-      if (privatePem === undefined)
-        throw new Error(`signing key ${row.kid} cannot be opened with this SECRET_KEY`)
-      return { kid: row.kid, algorithm: row.algorithm, privatePem, publicPem: publicPem(privatePem) }
-    })
-    const current = opened.find((_, index) => rows[index]?.state === 'current')
+    const byKid = new Map(rows.map((row) => [row.kid, known?.byKid.get(row.kid) ?? open(row)]))
+    const current = byKid.get(rows.find(({ state }) => state === 'current')?.kid ?? '')
     if (!current) throw new Error('there is no current signing key')
-    known = {
-      byKid: new Map(opened.map((key) => [key.kid, key])),
-      current,
-      jwks: { keys: rows.map((row) => row.publicJwk) },
-      readAt: clock.now().getTime(),
-    }
+    for (const kid of known?.byKid.keys() ?? []) if (!byKid.has(kid)) gone.add(kid)
+    const body = JSON.stringify({ keys: rows.map((row) => row.publicJwk) })
+    const etag = `"${createHash('sha256').update(body).digest('base64url')}"`
+    known = { byKid, current, jwks: { body, etag }, readAt }
     return known
+  }
+
+  function open({ kid, algorithm, privateKeySealed }: SigningKeyRow): SigningKey {
+    const privatePem = vault.open('signing-keys', privateKeySealed)
+    if (privatePem === undefined) throw new Error(`signing key ${kid} cannot be opened with this SECRET_KEY`)
+    return { kid, algorithm, privatePem, publicPem: publicPem(privatePem) }
   }
 
   async function keySet(): Promise<KeySet> {
     if (!known) return await load()
-    if (clock.now().getTime() - known.readAt < MAX_AGE_MS) return known
+    const age = clock.now().getTime() - known.readAt
+    if (age < MAX_AGE_MS) return known
     // What is known stays good while the database is away.
-    return await load().catch(() => known ?? load())
+    const fresh = load().catch(() => known ?? load())
+    return age < USABLE_MS ? known : await fresh
+  }
+
+  async function advance(): Promise<void> {
+    if (await rotation.advance()) await load()
+  }
+
+  async function keepSchedule(): Promise<void> {
+    while (!stopped.signal.aborted) {
+      try {
+        await advance()
+      } catch (error) {
+        if (!stopped.signal.aborted) onFailure(error)
+      }
+      const pause = TICK_MS + Math.random() * TICK_JITTER_MS
+      await sleep(pause, undefined, { ref: false, signal: stopped.signal }).catch(() => {})
+    }
   }
 
   return {
-    /** Makes the first key of a new database. The caller holds the start lock. */
-    async ensureCurrentKey(ex: Executor): Promise<void> {
-      if (await keys.hasCurrentKey(ex)) return
-      const { kid, publicJwk, privatePem } = generateKey(algorithm)
-      await keys.insertKey(
-        {
-          kid,
-          algorithm,
-          publicJwk,
-          privateKeySealed: vault.seal('signing-keys', privatePem),
-          state: 'current',
-        },
-        clock.now(),
-        ex,
-      )
-      await audit.append(
-        { action: 'signing_key.created', caller: SYSTEM, target: { type: 'signing_key', id: kid } },
-        ex,
-      )
-    },
+    ensureCurrentKey: rotation.ensureCurrentKey,
+    reseal: rotation.reseal,
+
+    /** The published keys and their states, the oldest first. */
+    listKeys: async (): Promise<SigningKeyRow[]> => await keys.listKeys(),
 
     /** The key that signs now. */
     async currentKey(): Promise<SigningKey> {
@@ -104,9 +115,43 @@ export function createKeysService({ keys, audit, vault, algorithm, clock }: Depe
       return (await load()).byKid.get(kid)
     },
 
-    /** The published keys (RFC 7517 §5): public parts only. */
-    async jwks(): Promise<{ keys: Record<string, unknown>[] }> {
+    /** True for a token whose key is published no longer, although its signature may have been verified before. */
+    async isOfKeyThatIsGone(token: string): Promise<boolean> {
+      await keySet()
+      return gone.size > 0 && gone.has(kidOf(token))
+    },
+
+    /** The published keys: public parts only. */
+    async jwks(): Promise<Jwks> {
       return (await keySet()).jwks
     },
+
+    /**
+     * Has another key sign from `activatesAt` on, when every verifier can know it; or, with `force`, at once, and
+     * withdraws all others with the tokens that they signed. @returns the key that follows
+     */
+    async rotate(caller: Caller, { force }: { force: boolean }): Promise<SigningKeyRow> {
+      const key = force ? await rotation.replaceAll(caller) : await rotation.rotate(caller)
+      await load()
+      return key
+    },
+
+    /** Does what the schedule of rotation has due by now. */
+    advance,
+
+    /** Keeps the schedule of rotation from now on. Only what serves does. */
+    start(): void {
+      void keepSchedule()
+    },
+
+    stop(): void {
+      stopped.abort()
+    },
   }
+}
+
+/** The kid of a token that was verified before. */
+function kidOf(token: string): string {
+  const header = Buffer.from(token.slice(0, token.indexOf('.')), 'base64url').toString()
+  return String((JSON.parse(header) as { kid?: unknown }).kid)
 }

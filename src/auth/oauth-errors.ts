@@ -54,13 +54,17 @@ export function forbidCaching(reply: FastifyReply): void {
 const isForeignGrant = ({ validation }: FastifyError): boolean =>
   validation?.some((fault) => fault.instancePath === '/grant_type' && fault.keyword === 'pattern') ?? false
 
-/** Descriptions may have printable ASCII without quotes and backslashes only (RFC 6749 §5.2). */
 function invalidRequest(problem: AppError): OAuthError {
-  const first = problem.errors?.[0]
-  const sentence = first ? `${first.pointer.replace('/body/', '')} ${first.detail}` : problem.message
   return {
     status: problem.status === 413 ? 413 : 400,
     error: 'invalid_request',
-    description: sentence.replaceAll(/[^\x20\x21\x23-\x5b\x5d-\x7e]/g, ' '),
+    description: describe(problem),
   }
+}
+
+/** The sentence of a problem. It may have printable ASCII without quotes and backslashes only (RFC 6749 §5.2). */
+export function describe(problem: AppError): string {
+  const first = problem.errors?.[0]
+  const sentence = first ? `${first.pointer.replace('/body/', '')} ${first.detail}` : problem.message
+  return sentence.replaceAll(/[^\x20\x21\x23-\x5b\x5d-\x7e]/g, ' ')
 }

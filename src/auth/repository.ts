@@ -1,14 +1,11 @@
 import { and, eq, isNull, lt, or, sql } from 'drizzle-orm'
 import type { AuditEntry } from '../audit/repository.ts'
 import { type Database, DEFAULT_ENVIRONMENT } from '../db/client.ts'
-import { accountMembers, accounts, loginAttempts, sessions, userCredentials, users } from '../db/schema.ts'
-import type { HeldRole } from '../permissions.ts'
+import { accountMembers, accounts, loginAttempts, userCredentials, users } from '../db/schema.ts'
+import type { RoleAtSignIn } from './grants.ts'
 
 /** What an attempt is counted under, each with its own limit. */
 export type AttemptKeys = Record<'both' | 'email' | 'address', { keyHash: string; limit: number }>
-
-/** A role as a sign-in needs it. */
-export type RoleAtSignIn = HeldRole & { key: string; isPrimary: boolean; expiresAt: string | null }
 
 /** Everything that a sign-in needs of a person, in one row. */
 export type SignInRow = {
@@ -18,6 +15,7 @@ export type SignInRow = {
   isAccountActive: boolean
   tokenVersion: number
   passwordHash: string | null
+  credentialsChangedAt: Date | null
   mustChange: boolean
   roles: RoleAtSignIn[]
 }
@@ -29,24 +27,17 @@ export type NewSession = {
   clientId: string
   userAgent: string | null
   address: string | null
-  expiresAt: Date
+  /** What was asked for; null: all that is held. */
+  scope: string | null
+  refreshHash: string
+  idleSeconds: number
+  maxSeconds: number
 }
 
 export type AuthRepository = ReturnType<typeof createAuthRepository>
 
 export function createAuthRepository({ db, pool, prepare }: Database, environmentId = DEFAULT_ENVIRONMENT) {
-  // Names are written out, because Drizzle leaves the table's name away in a statement over one table.
-  const heldRoles = sql<RoleAtSignIn[]>`coalesce((
-    select json_agg(json_build_object('key', roles.key, 'accountId', role_assignments.account_id,
-      'isPrimary', role_assignments.is_primary, 'expiresAt', role_assignments.expires_at, 'permissions', coalesce((
-        select json_agg(resources.key || ':' || actions.key)
-        from role_permissions
-        join actions on actions.id = role_permissions.action_id
-        join resources on resources.id = actions.resource_id
-        where role_permissions.role_id in (select role_and_ancestors(roles.id))), '[]')))
-    from role_assignments join roles on roles.id = role_assignments.role_id
-    where role_assignments.user_id = users.id and role_assignments.resource_instance_id is null
-      and coalesce(role_assignments.expires_at > now(), true)), '[]')`
+  const heldRoles = sql<RoleAtSignIn[]>`${sql.raw(HELD_ROLES)}`
 
   const signInColumns = {
     id: users.id,
@@ -55,6 +46,7 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
     isAccountActive: sql<boolean>`coalesce(${accounts.isActive} and ${accounts.deletedAt} is null, true)`,
     tokenVersion: users.tokenVersion,
     passwordHash: userCredentials.passwordHash,
+    credentialsChangedAt: userCredentials.credentialsChangedAt,
     mustChange: sql<boolean>`coalesce(${userCredentials.mustChange}, false)`,
     roles: heldRoles,
   }
@@ -130,9 +122,18 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
       await pool.query(`with ${FORGIVE} select 1`, [both.keyHash, email.keyHash, address.keyHash])
     },
 
-    /** The end of a sign-in in one statement: the attempt is taken back, the session begins, the audit row says so. */
-    async startSession(keys: AttemptKeys, session: NewSession, entry: AuditEntry): Promise<void> {
-      await pool.query({
+    /**
+     * The end of a sign-in in one statement: the attempt is taken back, the session begins, the audit row says so.
+     * @returns the `ver` of the person's tokens now; `undefined` when the password that was looked at is no longer the
+     * one in force, or its owner no longer active: a session that began beside the change would outlive it
+     */
+    async startSession(
+      keys: AttemptKeys,
+      session: NewSession,
+      credentialsChangedAt: Date | null,
+      entry: AuditEntry,
+    ): Promise<number | undefined> {
+      const { rows } = await pool.query<{ token_version: number }>({
         ...named('start_session'),
         text: START_SESSION,
         values: [
@@ -145,10 +146,13 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
             session.userAgent,
             session.address,
           ],
-          ...[session.expiresAt, entry.id, entry.action, entry.actorType, entry.actorId, entry.accountId],
+          ...[session.scope, session.refreshHash, session.idleSeconds, session.maxSeconds],
+          ...[entry.id, entry.action, entry.actorType, entry.actorId, entry.accountId],
           ...[entry.requestId, entry.details, entry.personalCommitment, entry.salt, entry.personal],
+          credentialsChangedAt,
         ],
       })
+      return rows[0]?.token_version
     },
 
     /** Removes the counters of an email, alone and together with any address. */
@@ -180,16 +184,28 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
       return rows[0]?.wait ?? 0
     },
 
-    /** Removes counters and sessions that decide nothing any more. Returns how many rows went. */
+    /** Removes counters that decide nothing any more. Returns how many rows went. */
     async prune(): Promise<number> {
       const attempts = await db
         .delete(loginAttempts)
         .where(lt(loginAttempts.lastAttemptAt, sql`now() - interval '24 hours'`))
-      const ended = await db.delete(sessions).where(lt(sessions.expiresAt, sql`now() - interval '30 days'`))
-      return (attempts.rowCount ?? 0) + (ended.rowCount ?? 0)
+      return attempts.rowCount ?? 0
     },
   }
 }
+
+/** The roles of the row of `users` as `RoleAtSignIn[]`. Names are written out, for statements of any kind around it. */
+export const HELD_ROLES = `coalesce((
+    select json_agg(json_build_object('key', roles.key, 'accountId', role_assignments.account_id,
+      'isPrimary', role_assignments.is_primary, 'expiresAt', role_assignments.expires_at, 'permissions', coalesce((
+        select json_agg(resources.key || ':' || actions.key)
+        from role_permissions
+        join actions on actions.id = role_permissions.action_id
+        join resources on resources.id = actions.resource_id
+        where role_permissions.role_id in (select role_and_ancestors(roles.id))), '[]')))
+    from role_assignments join roles on roles.id = role_assignments.role_id
+    where role_assignments.user_id = users.id and role_assignments.resource_instance_id is null
+      and coalesce(role_assignments.expires_at > now(), true)), '[]')`
 
 // The statements of every sign-in are written out and prepared by name: planning them anew costs more than they do.
 
@@ -241,12 +257,23 @@ const FORGIVE = `
 
 const START_SESSION = `
   with ${FORGIVE},
+  permitted as (
+    select users.id, users.token_version from users join user_credentials c on c.user_id = users.id
+    where users.id = $6 and users.is_active and users.deleted_at is null and c.credentials_changed_at = $25
+    for share),
   begun as (
-    insert into sessions (environment_id, id, user_id, account_id, client_id, user_agent, address, expires_at)
-    values ($4, $5, $6, $7, $8, $9, $10, $11)),
+    insert into sessions (environment_id, id, user_id, account_id, client_id, user_agent, address, scope, refresh_hash,
+      idle_expires_at, expires_at)
+    select $4, $5::uuid, id, $7::uuid, $8, $9, $10, $11, $12,
+      now() + $13::int * interval '1 second', now() + $14::int * interval '1 second'
+    from permitted
+    returning user_id),
   event as (
     insert into audit_events (environment_id, id, action, outcome, actor_type, actor_id, target_type, target_id,
       account_id, request_id, details, personal_commitment)
-    values ($4, $12, $13, 'success', $14, $15, 'user', $6::uuid::text, $16, $17, $18, $19))
-  insert into audit_personal_data (audit_event_id, subject_id, salt, data)
-  select $12::uuid, $6, $20::text, $21::jsonb where $21 is not null`
+    select $4, $15::uuid, $16, 'success', $17, $18, 'user', user_id::text, $19::uuid, $20, $21::jsonb, $22 from begun
+    returning id),
+  personal as (
+    insert into audit_personal_data (audit_event_id, subject_id, salt, data)
+    select id, $6, $23::text, $24::jsonb from event where $24 is not null)
+  select permitted.token_version from permitted, begun`

@@ -1,8 +1,9 @@
 import formbody from '@fastify/formbody'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
-import Type, { type Static } from 'typebox'
+import Type from 'typebox'
 import { callerOf, personOf } from '../http/authenticate.ts'
+import { createRefreshCookie } from '../http/refresh-cookie.ts'
 import { NoContent, problem, ref } from '../http/schemas.ts'
 import type { Services } from '../services.ts'
 import { presentUser, UserSchema } from '../users/schemas.ts'
@@ -13,14 +14,15 @@ import {
   LoginBody,
   OAuthErrorSchema,
   PasswordGrantForm,
+  presentToken,
   TokenSchema,
 } from './schemas.ts'
-import type { SignedIn } from './service.ts'
 
-type Dependencies = Pick<Services, 'auth'>
+type Dependencies = Pick<Services, 'auth' | 'config' | 'issuer'>
 
 /** Sign-in and passwords. */
-export function authRoutes({ auth }: Dependencies): FastifyPluginAsyncTypebox {
+export function authRoutes({ auth, config, issuer }: Dependencies): FastifyPluginAsyncTypebox {
+  const cookie = createRefreshCookie({ publicUrl: issuer, corsOrigins: config.http.corsOrigins })
   return async (app) => {
     await app.register(async (form: Parameters<FastifyPluginAsyncTypebox>[0]) => {
       // This endpoint takes forms only, and answers as OAuth does.
@@ -52,7 +54,7 @@ export function authRoutes({ auth }: Dependencies): FastifyPluginAsyncTypebox {
         async (request, reply) => {
           const { username, password, scope, account } = request.body
           forbidCaching(reply)
-          return present(
+          return presentToken(
             await auth.signIn({
               ...client(request),
               email: username,
@@ -78,14 +80,19 @@ export function authRoutes({ auth }: Dependencies): FastifyPluginAsyncTypebox {
             200: ref(TokenSchema),
             400: problem('No such scope, or too many'),
             401: problem('Refused: one answer for every reason'),
+            403: problem('A cookie was asked for from a page of another site'),
             429: problem('Too many attempts; Retry-After says when'),
           },
         },
       },
       async (request, reply) => {
-        const { email, password, scope, account } = request.body
+        const { email, password, scope, account, use_cookie } = request.body
         forbidCaching(reply)
-        return present(await auth.signIn({ ...client(request), email, password, scope, account }))
+        if (use_cookie) cookie.assertFromOwnPage(request)
+        const signedIn = await auth.signIn({ ...client(request), email, password, scope, account })
+        if (!use_cookie) return presentToken(signedIn)
+        cookie.set(reply, signedIn.refreshToken, signedIn.refreshExpiresInSeconds)
+        return presentToken({ ...signedIn, refreshToken: undefined })
       },
     )
 
@@ -152,11 +159,4 @@ const client = (request: FastifyRequest) => ({
   requestId: request.id,
   address: request.ip,
   userAgent: request.headers['user-agent'],
-})
-
-const present = ({ accessToken, expiresInSeconds, scope }: SignedIn): Static<typeof TokenSchema> => ({
-  access_token: accessToken,
-  token_type: 'bearer',
-  expires_in: expiresInSeconds,
-  scope,
 })

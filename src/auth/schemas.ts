@@ -1,4 +1,4 @@
-import Type from 'typebox'
+import Type, { type Static } from 'typebox'
 import { Password } from '../http/schemas.ts'
 
 /** A text as the form sends it: absent when it has no value (RFC 6749 §3.2). */
@@ -43,6 +43,12 @@ export const LoginBody = Type.Object(
         description: 'Key or id of the account that the token is for; default: the home account',
       }),
     ),
+    use_cookie: Type.Optional(
+      Type.Boolean({
+        description:
+          'True, from pages in a browser: the refresh token comes in an HttpOnly cookie and not in the answer',
+      }),
+    ),
   },
   { additionalProperties: false },
 )
@@ -53,10 +59,31 @@ export const TokenSchema = Type.Object(
     access_token: Type.String({ description: 'A JWT (RFC 9068)', examples: ['eyJhbGciOiJFUzI1NiIs…'] }),
     token_type: Type.Literal('bearer'),
     expires_in: Type.Integer({ description: 'Seconds', examples: [900] }),
+    refresh_token: Type.Optional(
+      Type.String({
+        description: 'For POST /api/v1/auth/refresh, once; absent when it is in the cookie',
+        examples: ['0192f4d1-7d0e-7c3a-9d2b-3f6a5c1e8b40.Yx0…'],
+      }),
+    ),
     scope: Type.String({ examples: ['post:read post:write'] }),
   },
   { $id: 'Token', title: 'An access token' },
 )
+
+type Tokens = {
+  accessToken: string
+  expiresInSeconds: number
+  refreshToken: string | undefined
+  scope: string
+}
+
+export const presentToken = (tokens: Tokens): Static<typeof TokenSchema> => ({
+  access_token: tokens.accessToken,
+  token_type: 'bearer',
+  expires_in: tokens.expiresInSeconds,
+  ...(tokens.refreshToken !== undefined && { refresh_token: tokens.refreshToken }),
+  scope: tokens.scope,
+})
 
 /** RFC 6749 §5.2, with `detail` for clients of the FastAPI service. */
 export const OAuthErrorSchema = Type.Object(

@@ -4,15 +4,15 @@ import { normalizeEmail } from '../case-folding.ts'
 import type { Clock } from '../clock.ts'
 import { type Database, transact } from '../db/client.ts'
 import { AppError, fail } from '../errors.ts'
-import { newId } from '../ids.ts'
-import { effectiveScopes, GUEST } from '../permissions.ts'
-import type { Caller, UserPrincipal } from '../principal.ts'
+import { type Caller, sessionHolder, type UserPrincipal } from '../principal.ts'
+import type { SessionsService } from '../sessions/service.ts'
 import type { UsersRepository } from '../users/repository.ts'
 import type { UsersService } from '../users/service.ts'
+import { type EffectivePermissions, effective, grant, scopesNamed } from './grants.ts'
 import type { HashTicket, PasswordHasher } from './passwords.ts'
-import type { AuthRepository, RoleAtSignIn, SignInRow } from './repository.ts'
+import type { AuthRepository, SignInRow } from './repository.ts'
 import type { Attempt, Throttle } from './throttle.ts'
-import { FIRST_PARTY_CLIENT, type TokenIssuer } from './tokens.ts'
+import { FIRST_PARTY_CLIENT } from './tokens.ts'
 
 export type SignIn = {
   email: string
@@ -26,18 +26,14 @@ export type SignIn = {
   userAgent: string | undefined
 }
 
-export type SignedIn = { accessToken: string; expiresInSeconds: number; scope: string }
-
-/** What a user may do in one account. */
-export type EffectivePermissions = {
-  accountId: string | null
-  role: string
-  roles: string[]
-  scopes: string[]
+export type SignedIn = {
+  accessToken: string
+  expiresInSeconds: number
+  scope: string
+  refreshToken: string
+  /** Until the session ends if it is not refreshed. */
+  refreshExpiresInSeconds: number
 }
-
-/** The most that the scope claim may have, in bytes: tokens travel in headers. */
-const MAX_SCOPE_BYTES = 4096
 
 export type SignInOutcome = 'success' | 'refused' | 'throttled' | 'busy' | 'error'
 
@@ -46,7 +42,7 @@ type Dependencies = {
   attempts: AuthRepository
   throttle: Throttle
   passwords: PasswordHasher
-  tokens: TokenIssuer
+  sessions: SessionsService
   users: UsersRepository
   usersService: UsersService
   audit: AuditRepository
@@ -55,7 +51,7 @@ type Dependencies = {
 }
 
 export function createAuthService(dependencies: Dependencies) {
-  const { database, attempts, throttle, passwords, tokens, users, usersService, audit, clock, onSignIn } =
+  const { database, attempts, throttle, passwords, sessions, users, usersService, audit, clock, onSignIn } =
     dependencies
   const { db } = database
 
@@ -69,7 +65,21 @@ export function createAuthService(dependencies: Dependencies) {
         const person = await verifyPerson(email, input.password, ticket)
         const accountId = await chooseAccount(person, input.account)
         const granted = await grantOrForgive(person, accountId, input.scope, attempt)
-        return await issue(person, accountId, await startSession(person, accountId, input, attempt), granted)
+        const begun = await startSession(person, accountId, input, attempt)
+        // Hashing takes its time: what changed meanwhile is read again, what changes from now on ends the token.
+        const hasChanged = begun.tokenVersion !== person.tokenVersion
+        const holder = hasChanged ? ((await attempts.findForSignIn(email)) ?? person) : person
+        const access = await sessions.issueAccessToken({
+          userId: holder.id,
+          sessionId: begun.session.id,
+          clientId: FIRST_PARTY_CLIENT,
+          tokenVersion: holder.tokenVersion,
+          granted: hasChanged ? grant(holder, accountId, scopesNamed(input.scope)) : granted,
+          roles: holder.roles,
+          secondsLeft: begun.session.maxSeconds,
+        })
+        const { refreshToken, refreshExpiresInSeconds } = begun
+        return { ...access, refreshToken, refreshExpiresInSeconds }
       })
     } finally {
       ticket.release()
@@ -104,64 +114,49 @@ export function createAuthService(dependencies: Dependencies) {
     attempt: Attempt,
   ): Promise<EffectivePermissions> {
     try {
-      return grant(person, accountId, scope)
+      const wanted = scopesNamed(scope)
+      const granted = grant(person, accountId, wanted)
+      if (wanted.length > 0 && granted.scopes.length === 0 && !person.mustChange)
+        throw new AppError('invalid_scope')
+      return granted
     } catch (error) {
       await attempt.succeed()
       throw error
     }
   }
 
-  /** Begins a session and takes the attempt back; returns the session's id. */
+  /** Begins a session and takes the attempt back. @throws AppError invalid_credentials when they changed meanwhile */
   async function startSession(
     person: SignInRow,
     accountId: string | null,
     input: SignIn,
     attempt: Attempt,
-  ): Promise<string> {
-    const id = newId()
-    const session = {
-      id,
+  ): Promise<ReturnType<SessionsService['begin']> & { tokenVersion: number }> {
+    const { scope, userAgent, address, requestId } = input
+    const begun = sessions.begin({
       userId: person.id,
       accountId,
       clientId: FIRST_PARTY_CLIENT,
-      userAgent: input.userAgent?.slice(0, 512) ?? null,
-      address: input.address,
-      expiresAt: new Date(clock.now().getTime() + tokens.ttlSeconds * 1000),
-    }
+      scope,
+      userAgent,
+      address,
+    })
+    const { id } = begun.session
     const event = entryOf({
       action: 'session.created',
-      caller: {
-        principal: userCaller(person.id, accountId, id),
-        requestId: input.requestId,
-        address: input.address,
-      },
+      caller: { principal: sessionHolder(person.id, accountId, id), requestId, address },
       target: { type: 'user', id: person.id },
       accountId: accountId ?? person.accountId,
       details: { session_id: id },
     })
-    await attempts.startSession(attempt.keys, session, event)
-    return id
-  }
-
-  async function issue(
-    person: SignInRow,
-    accountId: string | null,
-    sessionId: string,
-    granted: EffectivePermissions,
-  ): Promise<SignedIn> {
-    const scope = granted.scopes.join(' ')
-    const expiresInSeconds = lifetimeOf(person.roles, accountId, tokens.ttlSeconds, clock.now())
-    const subject = {
-      sub: person.id,
-      client_id: FIRST_PARTY_CLIENT,
-      scope,
-      role: granted.role,
-      roles: granted.roles,
-      account_id: accountId,
-      sid: sessionId,
-      ver: person.tokenVersion,
-    }
-    return { accessToken: await tokens.issueAccessToken(subject, expiresInSeconds), expiresInSeconds, scope }
+    const tokenVersion = await attempts.startSession(
+      attempt.keys,
+      begun.session,
+      person.credentialsChangedAt,
+      event,
+    )
+    if (tokenVersion === undefined) throw new AppError('invalid_credentials')
+    return { ...begun, tokenVersion }
   }
 
   /** Records a refusal after the password was looked at. Repeats of one email within a minute share a row. */
@@ -277,60 +272,4 @@ function outcomeOf(error: unknown): SignInOutcome {
   if (!(error instanceof AppError)) return 'error'
   if (error.code === 'too_many_requests') return 'throttled'
   return error.code === 'sign_in_busy' ? 'busy' : 'refused'
-}
-
-const userCaller = (userId: string, accountId: string | null, sessionId: string): UserPrincipal => ({
-  type: 'user',
-  userId,
-  sessionId,
-  accountId,
-  scopes: new Set(),
-  mustChangePassword: false,
-})
-
-/** The part of the requested scopes that is held; without a request, all of it. */
-function grant(
-  person: SignInRow,
-  accountId: string | null,
-  requested: string | undefined,
-): EffectivePermissions {
-  if (person.mustChange) return { accountId, role: GUEST, roles: [], scopes: [] }
-  const held = effective(person.roles, accountId)
-  const wanted = (requested ?? '').split(' ').filter((scope) => scope !== '')
-  const scopes = wanted.length === 0 ? held.scopes : held.scopes.filter((scope) => wanted.includes(scope))
-  if (wanted.length > 0 && scopes.length === 0) throw new AppError('invalid_scope')
-  const bytes = Buffer.byteLength(scopes.join(' '))
-  if (bytes > MAX_SCOPE_BYTES) {
-    throw new AppError('scope_too_large', {
-      detail: `The scopes have ${bytes} bytes; name those needed in \`scope\`.`,
-    })
-  }
-  return { ...held, scopes }
-}
-
-/** The seconds that a token may live: no longer than the first of the roles in it holds. */
-function lifetimeOf(
-  held: readonly RoleAtSignIn[],
-  accountId: string | null,
-  ttlSeconds: number,
-  now: Date,
-): number {
-  const ends = rolesIn(held, accountId)
-    .map(({ expiresAt }) => expiresAt)
-    .filter((end) => end !== null)
-    .map((end) => Math.floor((new Date(end).getTime() - now.getTime()) / 1000))
-  return Math.max(1, Math.min(ttlSeconds, ...ends))
-}
-
-const rolesIn = (held: readonly RoleAtSignIn[], accountId: string | null): RoleAtSignIn[] =>
-  held.filter((role) => role.accountId === null || role.accountId === accountId)
-
-function effective(held: readonly RoleAtSignIn[], accountId: string | null): EffectivePermissions {
-  const here = rolesIn(held, accountId)
-  return {
-    accountId,
-    role: here.find((role) => role.isPrimary)?.key ?? GUEST,
-    roles: [...new Set(here.map((role) => role.key))].sort(),
-    scopes: effectiveScopes(here, accountId),
-  }
 }

@@ -14,7 +14,13 @@ export type Attempt = {
 export type Throttle = ReturnType<typeof createThrottle>
 
 type Limits = Config['throttle'] & { registrationsPerAddressAndHour: number }
-type Dependencies = { attempts: AuthRepository; vault: Vault; limits: Limits }
+type Dependencies = {
+  attempts: AuthRepository
+  vault: Vault
+  limits: Limits
+  /** Who is counted, apart from everybody else: the failures of machines must not keep people out. */
+  realm?: 'clients'
+}
 
 /**
  * Slows down guessing, in Postgres, so that it holds across processes and restarts: failures are counted for the
@@ -22,14 +28,16 @@ type Dependencies = { attempts: AuthRepository; vault: Vault; limits: Limits }
  * double (OWASP Authentication Cheat Sheet; SP 800-63B-4 §3.2.2). An attempt is counted before the password is
  * looked at, and refused unseen while a wait lasts. Keys are HMACs: the table names nobody.
  */
-export function createThrottle({ attempts, vault, limits }: Dependencies) {
+export function createThrottle({ attempts, vault, limits, realm }: Dependencies) {
+  const mac = (text: string): string =>
+    vault.mac('identifiers', realm === undefined ? text : `${realm}|${text}`)
   // Attempts under way count as failures until they succeed. One fewer than the limit at a time, so that a burst
   // of right passwords (a job that signs in in parallel) is served one after the other, not refused.
   const turns = createTurns(Math.max(1, limits.maxFailures - 1))
 
   function keysOf(identifier: string, address: string): AttemptKeys {
     const byEmail = emailHash(identifier)
-    const byAddress = vault.mac('identifiers', `address|${addressBlock(address)}`)
+    const byAddress = mac(`address|${addressBlock(address)}`)
     return {
       // Begins with the email's own hash, so that all of an email's counters can be found.
       both: { limit: limits.maxFailures, keyHash: `${byEmail}.${byAddress}` },
@@ -38,7 +46,7 @@ export function createThrottle({ attempts, vault, limits }: Dependencies) {
     }
   }
 
-  const emailHash = (identifier: string): string => vault.mac('identifiers', `email|${identifier}`)
+  const emailHash = (identifier: string): string => mac(`email|${identifier}`)
 
   return {
     /**
@@ -65,13 +73,13 @@ export function createThrottle({ attempts, vault, limits }: Dependencies) {
 
     /** Counts an open registration. @throws AppError too_many_requests */
     async registration(address: string): Promise<void> {
-      const keyHash = vault.mac('identifiers', `registration|${addressBlock(address)}`)
+      const keyHash = mac(`registration|${addressBlock(address)}`)
       const waitSeconds = await attempts.countRegistration(keyHash, limits.registrationsPerAddressAndHour)
       if (waitSeconds > 0) throw new AppError('too_many_requests', { retryAfterSeconds: waitSeconds })
     },
 
     /** Something that identifies somebody, as the audit trail groups by it without telling what it is. */
-    pseudonym: (text: string): string => vault.mac('identifiers', `pseudonym|${text}`),
+    pseudonym: (text: string): string => mac(`pseudonym|${text}`),
   }
 }
 

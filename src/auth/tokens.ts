@@ -3,28 +3,36 @@ import type { Clock } from '../clock.ts'
 import { newId } from '../ids.ts'
 import type { KeysService, SigningKey } from '../keys/service.ts'
 
+/** Who acts for the subject of a token, and who acted before them (RFC 8693 §4.1). */
+export type Actor = { sub: string; act?: Actor }
+
 /** The claims of an access token (RFC 9068 §2.2). `account_id` is null for no account. */
 export type AccessTokenClaims = {
   iss: string
-  aud: string
+  aud: string | string[]
   sub: string
   client_id: string
   iat: number
   exp: number
   jti: string
   scope: string
-  role: string
+  /** Of people only. */
+  role?: string
   roles: string[]
   account_id: string | null
-  sid: string
+  /** The session of a person. Without it the subject is a client. */
+  sid?: string
   ver: number
+  auth_time?: number
+  /** The key that the token is bound to (RFC 9449 §6.1). */
+  cnf?: { jkt: string }
+  act?: Actor
 }
 
-/** What differs from token to token; the rest is the issuer's. */
-export type TokenSubject = Pick<
-  AccessTokenClaims,
-  'sub' | 'client_id' | 'scope' | 'role' | 'roles' | 'account_id' | 'sid' | 'ver'
->
+/** What differs from token to token; the rest is the issuer's. `aud` is this service unless it says otherwise. */
+export type TokenSubject = Omit<AccessTokenClaims, 'iss' | 'aud' | 'iat' | 'exp' | 'jti'> & {
+  aud?: string | string[]
+}
 
 /** The `typ` of an access token (RFC 9068 §2.1): no other JWT is taken for one. */
 export const ACCESS_TOKEN_TYPE = 'at+jwt'

@@ -48,7 +48,7 @@ export const accessControl = plugin<Options>(
       route.preHandler = [
         ...(isLate ? [app.authenticate] : []),
         ...(route.config?.isOpenBeforePasswordChange ? [] : [refuseBeforePasswordChange]),
-        ...(access === 'signed-in' ? [] : [scopeCheck(policy, access)]),
+        ...(access === 'signed-in' ? [refuseDelegatedWrites] : [scopeCheck(policy, access)]),
         ...hooksOf(route.preHandler),
       ]
     })
@@ -70,6 +70,12 @@ function forbidStoring(_request: FastifyRequest, reply: FastifyReply, done: () =
 async function refuseBeforePasswordChange({ principal }: FastifyRequest): Promise<void> {
   if (principal?.type === 'user' && principal.mustChangePassword)
     throw new AppError('password_change_required')
+}
+
+/** What needs no permission but to be oneself is not for those who act for another. */
+async function refuseDelegatedWrites({ principal, method }: FastifyRequest): Promise<void> {
+  const isDelegated = principal?.type === 'user' && principal.actingClientId !== undefined
+  if (isDelegated && method !== 'GET' && method !== 'HEAD') throw new AppError('insufficient_scope')
 }
 
 /** The preHandler that asks the policy (RFC 6750 §3.1 for the refusal). */

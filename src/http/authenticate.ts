@@ -1,17 +1,23 @@
 import fastifyJwt from '@fastify/jwt'
-import { TokenError } from 'fast-jwt'
 import type { FastifyRequest } from 'fastify'
 import plugin from 'fastify-plugin'
 import { isApiKey } from '../api-keys/format.ts'
 import type { ApiKeyVerifier } from '../api-keys/verifier.ts'
-import { ACCESS_TOKEN_TYPE, type AccessTokenClaims } from '../auth/tokens.ts'
+import {
+  type AccessTokens,
+  accessTokenChecks,
+  keyOfToken,
+  type TokenHolder,
+  verified,
+} from '../auth/access-tokens.ts'
+import type { AccessTokenClaims } from '../auth/tokens.ts'
 import { DEFAULT_ENVIRONMENT } from '../db/client.ts'
 import type { EnvironmentsService } from '../environments/service.ts'
 import { AppError } from '../errors.ts'
-import { isUuid } from '../ids.ts'
 import type { KeysService } from '../keys/service.ts'
-import type { Caller, Principal, UserPrincipal } from '../principal.ts'
-import type { Holder, UsersRepository } from '../users/repository.ts'
+import { assertBoundTo, type DpopVerifier } from '../oauth2/dpop.ts'
+import { type Caller, clientPrincipal, type Principal, type UserPrincipal } from '../principal.ts'
+import type { Holder } from '../users/repository.ts'
 import { enterEnvironment } from './environment.ts'
 
 declare module 'fastify' {
@@ -30,49 +36,46 @@ declare module 'fastify' {
 
 type Options = {
   keys: KeysService
-  users: UsersRepository
+  accessTokens: AccessTokens
+  dpop: DpopVerifier
   apiKeys: ApiKeyVerifier
   environments: EnvironmentsService
   issuer: string
   audience: string
 }
 
-/** Claims without which a token is refused, by RFC 9068 §2.2 and because the guard needs them. */
-const REQUIRED_CLAIMS = ['iss', 'sub', 'aud', 'exp', 'iat', 'jti', 'client_id', 'scope', 'sid', 'ver']
-const CACHED_TOKENS = 10_000
-const CACHE_TTL_MS = 60_000
-
 /**
- * Decorates the app with `authenticate`: Bearer token → `request.principal`, and the environment that the request is
+ * Decorates the app with `authenticate`: access token → `request.principal`, and the environment that the request is
  * about. A verified signature may come from the library's cache; the holder's state is read anew for every request.
  */
 export const authentication = plugin<Options>(
-  async (app, { keys, users, apiKeys, environments, issuer, audience }) => {
+  async (app, { keys, accessTokens, dpop, apiKeys, environments, issuer, audience }) => {
     await app.register(fastifyJwt, {
       secret: { public: keyOfToken(keys) },
       decode: { complete: true },
-      verify: {
-        algorithms: ['ES256', 'RS256', 'EdDSA'],
-        allowedIss: issuer,
-        allowedAud: audience,
-        requiredClaims: REQUIRED_CLAIMS,
-        checkTyp: ACCESS_TOKEN_TYPE,
-        cache: CACHED_TOKENS,
-        cacheTTL: CACHE_TTL_MS,
-        errorCacheTTL: -1,
-      },
+      verify: { ...accessTokenChecks(issuer), allowedAud: audience },
     })
     app.decorateRequest('principal', null)
     app.decorateRequest('holder', null)
     app.decorateRequest('environmentId', DEFAULT_ENVIRONMENT)
+
+    async function provenKey(request: FastifyRequest, accessToken: string): Promise<string> {
+      const { method, headers, url } = request
+      const [path = ''] = url.split('?', 1)
+      if (headers['dpop'] === undefined) throw new AppError('invalid_dpop_proof')
+      return await dpop.verify(String(headers['dpop']), { method, path, accessToken })
+    }
+
     app.decorate('authenticate', async (request: FastifyRequest) => {
-      const token = bearerToken(request)
-      if (isApiKey(token)) request.principal = await apiKeys.verify(token)
+      const { scheme, token } = presentedToken(request)
+      if (scheme === 'bearer' && isApiKey(token)) request.principal = await apiKeys.verify(token)
       else {
         const claims = await verified(() => app.jwt.verify<AccessTokenClaims>(token))
-        const holder = await findHolder(users, claims)
-        request.holder = holder
-        request.principal = principalOf(claims, holder)
+        if (await keys.isOfKeyThatIsGone(token)) throw new AppError('invalid_token')
+        assertBoundTo(claims.cnf, scheme === 'dpop' ? await provenKey(request, token) : undefined)
+        const found = await accessTokens.holderOf(claims)
+        if (found.type === 'user') request.holder = found.holder
+        request.principal = principalOf(claims, found)
       }
       await enterEnvironment(request, environments)
     })
@@ -93,52 +96,16 @@ export function personOf(request: FastifyRequest): { principal: UserPrincipal; h
   return { principal, holder }
 }
 
-type Header = { kid?: unknown; alg?: unknown }
-
-/** One algorithm per key (RFC 8725 §3.1): a token naming another one finds no key. */
-function keyOfToken(keys: KeysService) {
-  return async ({ header }: { header: Header }): Promise<string> => {
-    const key = typeof header.kid === 'string' ? await keys.findKey(header.kid) : undefined
-    if (!key || key.algorithm !== header.alg) throw new TokenError(TokenError.codes.invalidKey, 'no such key')
-    return key.publicPem
-  }
-}
-
-/** RFC 6750 §2.1; the scheme is compared without regard to case. A token anywhere else is not looked at. */
-function bearerToken(request: FastifyRequest): string {
+/**
+ * RFC 6750 §2.1, RFC 9449 §7.1; the scheme is compared without regard to case. A token anywhere else is not looked at.
+ */
+function presentedToken(request: FastifyRequest): { scheme: 'bearer' | 'dpop'; token: string } {
   const header = request.headers.authorization
-  if (header === undefined || !/^bearer(\s|$)/i.test(header)) throw new AppError('authentication_required')
-  const token = header.slice('bearer '.length).trim()
+  const scheme = /^(bearer|dpop)(?:\s|$)/i.exec(header ?? '')?.[1]
+  if (header === undefined || scheme === undefined) throw new AppError('authentication_required')
+  const token = header.slice(scheme.length).trim()
   if (token === '' || /\s/.test(token)) throw new AppError('invalid_token')
-  return token
-}
-
-async function verified(
-  verify: () => AccessTokenClaims | Promise<AccessTokenClaims>,
-): Promise<AccessTokenClaims> {
-  try {
-    return await verify()
-  } catch (error) {
-    if (error instanceof AppError) throw error
-    if (isTokenFault(error)) throw new AppError('invalid_token', { cause: error })
-    // What kept the key from being read, such as the database, and not that it was not read.
-    throw error instanceof TokenError ? (error.originalError ?? error) : error
-  }
-}
-
-/** Faults of the token are the client's; a fault of the key store is ours and must not read as a bad token. */
-function isTokenFault(error: unknown): boolean {
-  if (!(error instanceof TokenError)) return false
-  return error.code !== TokenError.codes.keyFetchingError || error.originalError instanceof TokenError
-}
-
-async function findHolder(users: UsersRepository, claims: AccessTokenClaims): Promise<Holder> {
-  if (!isUuid(claims.sid) || !isUuid(claims.sub)) throw new AppError('invalid_token')
-  const holder = await users.findHolder(claims.sid, claims.sub)
-  if (!holder?.isActive || !holder.isAccountActive || holder.tokenVersion !== claims.ver) {
-    throw new AppError('invalid_token')
-  }
-  return holder
+  return { scheme: scheme.toLowerCase() === 'dpop' ? 'dpop' : 'bearer', token }
 }
 
 // A token that was seen before comes as the same claims object; its scopes are split once.
@@ -152,11 +119,16 @@ function scopesOf(claims: AccessTokenClaims): ReadonlySet<string> {
   return scopes
 }
 
-const principalOf = (claims: AccessTokenClaims, holder: Holder): UserPrincipal => ({
-  type: 'user',
-  userId: claims.sub,
-  sessionId: claims.sid,
-  accountId: claims.account_id,
-  scopes: scopesOf(claims),
-  mustChangePassword: holder.mustChangePassword,
-})
+function principalOf(claims: AccessTokenClaims, found: TokenHolder): Principal {
+  const scopes = scopesOf(claims)
+  if (found.type === 'client') return clientPrincipal(found.client, claims.account_id, scopes)
+  return {
+    type: 'user',
+    userId: claims.sub,
+    sessionId: found.sessionId,
+    accountId: claims.account_id,
+    scopes,
+    mustChangePassword: found.holder.mustChangePassword,
+    ...(claims.act && { actingClientId: claims.act.sub }),
+  }
+}

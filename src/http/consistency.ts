@@ -19,12 +19,14 @@ export const consistency = plugin<{ modelOf: ModelOf }>(
   async (app, { modelOf }) => {
     app.addHook('preHandler', async (request) => {
       const token = request.headers[CONSISTENCY_HEADER]
-      if (typeof token !== 'string' || !request.principal) return
+      if (typeof token !== 'string' || !request.principal || request.routeOptions.config.spansEnvironments)
+        return
       await modelOf(request.environmentId).decisions.ensureVersion(versionOfToken(token))
     })
 
     app.addHook('onSend', async (request, reply) => {
       if (isReading(request) || reply.statusCode >= 400 || !request.principal) return
+      if (request.routeOptions.config.spansEnvironments) return
       const version = await modelOf(request.environmentId).decisions.versionOfWrites()
       if (version !== undefined) reply.header(CONSISTENCY_HEADER, consistencyToken(version))
     })

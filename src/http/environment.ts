@@ -9,6 +9,10 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** True for what belongs to no environment, or to the default one only, such as one's own record. */
     ignoresEnvironment?: boolean
+    /** True for what is about projects, environments or keys: there is no version of it that a client could demand. */
+    spansEnvironments?: boolean
+    /** The name of the environment that the path of a foreign protocol has, in the place of the header. */
+    environmentInPath?: (request: FastifyRequest) => string
   }
 }
 
@@ -25,12 +29,23 @@ export async function enterEnvironment(
   environments: EnvironmentsService,
 ): Promise<void> {
   const { principal } = request
-  if (!principal || request.routeOptions.config.ignoresEnvironment) return
-  const name = request.headers[HEADER]
+  const { ignoresEnvironment, environmentInPath } = request.routeOptions.config
+  if (!principal || ignoresEnvironment) return
+  const named = environmentInHeader(request)
+  const name = environmentInPath?.(request) ?? named
   if (name === undefined && principal.type === 'user') return
-  const entry = await environments.enter(principal, name === undefined ? undefined : wellFormed(name))
+  const entry = await environments.enter(principal, name)
+  const isNamedTwice = named !== undefined && named !== name
+  if (isNamedTwice && (await environments.enter(principal, named)).environmentId !== entry.environmentId)
+    throw new AppError('environment_not_allowed')
   request.environmentId = entry.environmentId
   request.principal = entry.principal
+}
+
+/** The environment that the header names. @throws AppError validation_failed */
+export function environmentInHeader({ headers }: FastifyRequest): string | undefined {
+  const name = headers[HEADER]
+  return name === undefined ? undefined : wellFormed(name)
 }
 
 function wellFormed(name: string | string[]): string {

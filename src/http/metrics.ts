@@ -2,6 +2,7 @@ import { timingSafeEqual } from 'node:crypto'
 import plugin from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { SignInOutcome } from '../auth/service.ts'
+import type { GrantType } from '../clients/repository.ts'
 import { AppError } from '../errors.ts'
 import type { JobsRepository } from '../jobs/repository.ts'
 import type { PermitState } from '../policy/engines.ts'
@@ -43,6 +44,12 @@ export function createMetrics(pool: PoolState) {
   for (const outcome of ['success', 'refused', 'throttled', 'busy', 'error'] satisfies SignInOutcome[]) {
     signIns.inc({ outcome }, 0)
   }
+  const tokenRequests = new Counter({
+    name: 'postern_token_requests_total',
+    help: 'Requests for tokens at /oauth2/token by grant type and outcome',
+    labelNames: ['grant_type', 'outcome'],
+    registers: [registry],
+  })
   new Gauge({
     name: 'postern_database_connections',
     help: 'Connections to Postgres, and requests that wait for one',
@@ -57,6 +64,8 @@ export function createMetrics(pool: PoolState) {
   return {
     registry,
     onSignIn: (outcome: SignInOutcome): void => signIns.inc({ outcome }),
+    onTokenRequest: (grantType: GrantType, outcome: 'issued' | 'refused'): void =>
+      tokenRequests.inc({ grant_type: grantType, outcome }),
     onResponse: (method: string, route: string, status: number, seconds: number): void =>
       requests.observe({ method, route, status }, seconds),
   }

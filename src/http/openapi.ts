@@ -55,9 +55,10 @@ export const openapi = plugin<Options>(
           },
           { name: 'Environments', description: 'Projects and their environments' },
           { name: 'API keys', description: 'Keys of machines' },
+          { name: 'OAuth clients', description: 'Machines that get tokens of their own at /oauth2/token' },
           { name: 'Guides', description: 'The endpoints of Permit’s guides for FastAPI and Flask' },
           { name: 'Audit', description: 'What happened, and what was refused' },
-          { name: 'Keys', description: 'Public keys that verify tokens' },
+          { name: 'Keys', description: 'What verifies tokens: public keys, and what has been revoked' },
           { name: 'Operation', description: 'For orchestrators' },
         ],
         components: {

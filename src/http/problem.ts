@@ -1,6 +1,7 @@
 import type { FastifyError, FastifyReply, FastifyRequest, FastifySchemaValidationError } from 'fastify'
 import plugin from 'fastify-plugin'
 import type { AuditRepository } from '../audit/repository.ts'
+import { PROOF_ALGORITHMS } from '../clients/jwks.ts'
 import type { Clock } from '../clock.ts'
 import { isConcurrencyFailure, isForeignKeyViolation, isUnavailable, isUnstorable } from '../db/errors.ts'
 import { AppError, type FieldError, PROBLEMS, type ProblemCode } from '../errors.ts'
@@ -93,22 +94,28 @@ export async function sendProblem(
   return JSON.stringify(body)
 }
 
-/** WWW-Authenticate (RFC 6750 §3) and Retry-After (RFC 9110 §10.2.3). */
+/** WWW-Authenticate (RFC 6750 §3, RFC 9449 §7.1) and Retry-After (RFC 9110 §10.2.3). */
 export function setProblemHeaders(problem: AppError, reply: FastifyReply): void {
-  const challenge = challengeOf(problem)
+  const challenge = challengeOf(problem, schemeOf(reply.request))
   if (challenge) reply.header('www-authenticate', challenge)
   const retryAfter = problem.retryAfterSeconds ?? (problem.status === 503 ? 1 : undefined)
   if (retryAfter !== undefined) reply.header('retry-after', retryAfter)
 }
 
-function challengeOf({ code, requiredScope }: AppError): string | undefined {
+/** Whoever tries a bound token is answered in its scheme. */
+const schemeOf = ({ headers }: FastifyRequest): string =>
+  /^dpop(\s|$)/i.test(headers.authorization ?? '') ? `DPoP algs="${PROOF_ALGORITHMS.join(' ')}",` : 'Bearer'
+
+function challengeOf({ code, requiredScope }: AppError, scheme: string): string | undefined {
   switch (code) {
     case 'authentication_required':
-      return 'Bearer realm="postern"'
+      return `${scheme} realm="postern"`
     case 'invalid_token':
-      return 'Bearer realm="postern", error="invalid_token", error_description="The access token is not valid"'
+      return `${scheme} realm="postern", error="invalid_token", error_description="The access token is not valid"`
+    case 'invalid_dpop_proof':
+      return `${scheme} realm="postern", error="invalid_dpop_proof"`
     case 'insufficient_scope':
-      return `Bearer realm="postern", error="insufficient_scope"${requiredScope ? `, scope="${requiredScope}"` : ''}`
+      return `${scheme} realm="postern", error="insufficient_scope"${requiredScope ? `, scope="${requiredScope}"` : ''}`
     default:
       return undefined
   }

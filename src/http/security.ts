@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import cors from '@fastify/cors'
+import cors, { type FastifyCorsOptions } from '@fastify/cors'
+import type { FastifyRequest } from 'fastify'
 import plugin from 'fastify-plugin'
 import helmet from 'helmet'
 
@@ -34,6 +35,9 @@ function headersOfHelmet(): Record<string, string> {
   return headers
 }
 
+/** Where the refresh cookie counts; pages of other origins send it along nowhere else. */
+const COOKIE_PATHS = '/api/v1/auth/'
+
 /** Headers that browsers obey, on every answer, and CORS for the origins that the operator named. */
 export const browserSecurity = plugin<Options>(
   async (app, { corsOrigins }) => {
@@ -43,10 +47,17 @@ export const browserSecurity = plugin<Options>(
       done()
     })
     if (corsOrigins.length === 0) return
-    await app.register(cors, {
+    const options = {
       origin: [...corsOrigins],
       methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
-      allowedHeaders: ['authorization', 'content-type', 'if-match', 'postern-environment', 'x-request-id'],
+      allowedHeaders: [
+        'authorization',
+        'content-type',
+        'dpop',
+        'if-match',
+        'postern-environment',
+        'x-request-id',
+      ],
       exposedHeaders: [
         'etag',
         'link',
@@ -57,6 +68,12 @@ export const browserSecurity = plugin<Options>(
         'x-total-count',
       ],
       maxAge: 600,
+    }
+    await app.register(cors, {
+      delegator: (
+        request: FastifyRequest,
+        done: (error: Error | null, options?: FastifyCorsOptions) => void,
+      ) => done(null, { ...options, credentials: request.url.startsWith(COOKIE_PATHS) }),
     })
   },
   { name: 'browser-security' },

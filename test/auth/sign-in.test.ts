@@ -45,7 +45,13 @@ t.test('the form and the JSON login answer alike', async (t) => {
 
   for (const response of [byForm, byJson]) {
     t.equal(response.statusCode, 200)
-    t.same(Object.keys(response.json()).sort(), ['access_token', 'expires_in', 'scope', 'token_type'])
+    t.same(Object.keys(response.json()).sort(), [
+      'access_token',
+      'expires_in',
+      'refresh_token',
+      'scope',
+      'token_type',
+    ])
     t.match(response.json(), { token_type: 'bearer', expires_in: 900 })
     t.equal(response.headers['cache-control'], 'no-store')
     t.equal(response.headers['pragma'], 'no-cache')

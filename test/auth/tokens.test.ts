@@ -283,7 +283,6 @@ t.test('a token anywhere but in the Authorization header is not looked at', asyn
     'in a cookie': app.app.inject({ url: '/api/v1/users/me', headers: { cookie: `token=${forge.token}` } }),
     'under Basic': me(app, `Basic ${Buffer.from(`x:${forge.token}`).toString('base64')}`),
     'under an unknown scheme': me(app, `Token ${forge.token}`),
-    'under DPoP': me(app, `DPoP ${forge.token}`),
     'without a scheme': me(app, forge.token),
     'under a scheme that begins alike': me(app, `BearerX ${forge.token}`),
   }

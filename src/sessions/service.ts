@@ -1,0 +1,368 @@
+import type { AuditRepository } from '../audit/repository.ts'
+import {
+  type EffectivePermissions,
+  grant,
+  lifetimeOf,
+  type RoleAtSignIn,
+  scopesNamed,
+} from '../auth/grants.ts'
+import type { AuthRepository, NewSession } from '../auth/repository.ts'
+import type { TokenIssuer } from '../auth/tokens.ts'
+import type { Clock } from '../clock.ts'
+import type { Config } from '../config.ts'
+import { type Database, transact } from '../db/client.ts'
+import type { Page, PageRequest } from '../db/paging.ts'
+import { AppError, fail } from '../errors.ts'
+import { newId } from '../ids.ts'
+import { type Caller, sessionHolder, type UserPrincipal } from '../principal.ts'
+import type { RolesService } from '../roles/service.ts'
+import type { UsersRepository } from '../users/repository.ts'
+import { hashOf, type RefreshToken, type RefreshTokens } from './refresh-tokens.ts'
+import type { EndReason, SessionOfToken, SessionRow, SessionsRepository } from './repository.ts'
+
+/** What a session begins with. */
+export type Beginning = {
+  userId: string
+  accountId: string | null
+  clientId: string
+  /** As the request has it. */
+  scope: string | undefined
+  userAgent: string | undefined
+  address: string
+}
+
+/** What a client presents to go on with a session. */
+export type Refresh = {
+  token: string
+  /** The client that asks; the session must have begun with it. */
+  clientId: string
+  /** Space-separated; a part of what the session was begun with. Narrows this access token only. */
+  scope?: string | undefined
+  /** Whom the access token is for (RFC 8707), each one of the session's; default: all of them. */
+  resource?: readonly string[] | undefined
+  /** Key or id of the account that the session goes on in. */
+  account?: string | undefined
+  /** Thumbprint of the key that the request proved (RFC 9449). The access token is bound to it. */
+  dpopThumbprint?: string | undefined
+  requestId: string
+  address: string
+}
+
+/** An access token and the refresh token that follows. */
+export type Refreshed = {
+  sessionId: string
+  accessToken: string
+  expiresInSeconds: number
+  scope: string
+  refreshToken: string
+  /** Until the session ends if it is not refreshed. */
+  refreshExpiresInSeconds: number
+}
+
+/** What the access token of a session says. */
+export type AccessOfSession = {
+  userId: string
+  sessionId: string
+  clientId: string
+  tokenVersion: number
+  granted: EffectivePermissions
+  roles: readonly RoleAtSignIn[]
+  /** Until the session ends, however much it is used. */
+  secondsLeft: number
+  /** Null: this service. */
+  audiences?: readonly string[] | null
+  dpopThumbprint?: string | undefined
+}
+
+export type SessionsService = ReturnType<typeof createSessionsService>
+
+type Dependencies = {
+  database: Database
+  sessions: SessionsRepository
+  refreshTokens: RefreshTokens
+  attempts: AuthRepository
+  tokens: TokenIssuer
+  users: UsersRepository
+  roles: RolesService
+  audit: AuditRepository
+  limits: Config['sessions']
+  /** The audience of access tokens that name no other. */
+  audience: string
+  clock: Clock
+}
+
+export function createSessionsService(dependencies: Dependencies) {
+  const {
+    database,
+    sessions,
+    refreshTokens,
+    attempts,
+    tokens,
+    users,
+    roles,
+    audit,
+    limits,
+    audience,
+    clock,
+  } = dependencies
+  const { db } = database
+
+  /**
+   * Refuses what does not fit before anything is written. Only a token that would be accepted gets so far, so that
+   * nobody learns anything of the sessions of others.
+   */
+  async function assertFits(
+    session: SessionOfToken,
+    accountId: string | null,
+    input: Refresh,
+  ): Promise<void> {
+    const wanted = scopesNamed(input.scope)
+    const begunWith = scopesNamed(session.scope)
+    // RFC 6749 §6: nothing that was not granted to begin with.
+    if (begunWith.length > 0 && wanted.some((scope) => !begunWith.includes(scope)))
+      throw new AppError('invalid_scope')
+    const audiences = session.audiences ?? [audience]
+    if (input.resource?.some((resource) => !audiences.includes(resource)))
+      throw new AppError('invalid_target')
+    if (wanted.length === 0) return
+    const grantee = { mustChange: false, roles: await attempts.findRolesAtSignIn(session.userId) }
+    if (grant(grantee, accountId, wanted).scopes.length === 0) throw new AppError('invalid_scope')
+  }
+
+  /** The account that the session is to go on in, null for the one it is in. @throws AppError account_not_found */
+  async function chosenAccount(session: SessionOfToken, account: string | undefined): Promise<string | null> {
+    if (account === undefined) return null
+    return (await attempts.findMembership(session.userId, account)) ?? fail('account_not_found')
+  }
+
+  /** Prepares a refresh that asks for more than the next token. Returns the account to go on in, null for no change. */
+  async function prepareRefresh(token: RefreshToken, input: Refresh): Promise<string | null> {
+    const asksForMore =
+      input.account !== undefined || scopesNamed(input.scope).length > 0 || (input.resource ?? []).length > 0
+    if (!asksForMore) return null
+    const session = await sessions.findByToken(
+      token.sessionId,
+      hashOf(token.text),
+      limits.reuseIntervalSeconds,
+    )
+    if (!session || session.clientId !== input.clientId || !(session.isCurrent || session.isRepeatable))
+      return null
+    const accountId = await chosenAccount(session, input.account)
+    await assertFits(session, accountId ?? session.accountId, input)
+    return accountId
+  }
+
+  /** An old token is in the hands of two: whoever has stolen it, and whoever it was stolen from (RFC 9700 §4.14). */
+  async function endIfReused(token: RefreshToken, { requestId, address }: Refresh): Promise<void> {
+    if (!refreshTokens.isGenuine(token)) return
+    await transact(db, async (tx) => {
+      const presented = { sessionId: token.sessionId, hash: hashOf(token.text) }
+      const ended = await sessions.endReused(presented, limits.reuseIntervalSeconds, tx)
+      if (!ended) return
+      await audit.append(
+        {
+          action: 'session.ended',
+          caller: { principal: undefined, requestId, address },
+          target: { type: 'user', id: ended.userId },
+          accountId: ended.accountId,
+          details: { session_id: ended.id, reason: 'refresh_token_reused' },
+        },
+        tx,
+      )
+    })
+  }
+
+  return {
+    /**
+     * A session that is not stored yet, its first refresh token, and the audit row of its beginning: for the statement
+     * that writes them together with the rest of a sign-in.
+     */
+    begin({ userId, accountId, clientId, scope, userAgent, address }: Beginning) {
+      const id = newId()
+      const refreshToken = refreshTokens.create(id)
+      const session: NewSession = {
+        id,
+        userId,
+        accountId,
+        clientId,
+        userAgent: userAgent?.slice(0, 512) ?? null,
+        address,
+        scope: scopesNamed(scope).join(' ') || null,
+        refreshHash: hashOf(refreshToken),
+        idleSeconds: limits.idleSeconds,
+        maxSeconds: limits.maxSeconds,
+      }
+      return { session, refreshToken, refreshExpiresInSeconds: limits.idleSeconds }
+    },
+
+    /** The access token of a session, and how long it holds. */
+    async issueAccessToken(
+      access: AccessOfSession,
+    ): Promise<Pick<Refreshed, 'accessToken' | 'expiresInSeconds' | 'scope'>> {
+      const { granted, audiences, dpopThumbprint } = access
+      const scope = granted.scopes.join(' ')
+      const ttlSeconds = Math.min(tokens.ttlSeconds, access.secondsLeft)
+      const expiresInSeconds = lifetimeOf(access.roles, granted.accountId, ttlSeconds, clock.now())
+      const subject = {
+        sub: access.userId,
+        client_id: access.clientId,
+        scope,
+        role: granted.role,
+        roles: granted.roles,
+        account_id: granted.accountId,
+        sid: access.sessionId,
+        ver: access.tokenVersion,
+        ...(audiences && { aud: audiences.length === 1 ? audiences[0] : [...audiences] }),
+        ...(dpopThumbprint !== undefined && { cnf: { jkt: dpopThumbprint } }),
+      }
+      const accessToken = await tokens.issueAccessToken(subject, expiresInSeconds)
+      return { accessToken, expiresInSeconds, scope }
+    },
+
+    /**
+     * The next access and refresh token of a session; roles and scopes are read anew. The token before, presented
+     * again within REFRESH_REUSE_INTERVAL_SECONDS, gets the same refresh token, so that a lost answer ends nothing;
+     * an older one ends the session (RFC 9700 §4.14.2). A request that is refused for what it asks uses up no token,
+     * but for `scope_too_large` without a `scope`, which roles given meanwhile can cause: name scopes and try again.
+     * @throws AppError invalid_refresh_token, whatever is wrong with the token, session, client, key or holder;
+     * invalid_scope, invalid_target, account_not_found, scope_too_large
+     */
+    async refresh(input: Refresh): Promise<Refreshed> {
+      const token = refreshTokens.read(input.token) ?? fail('invalid_refresh_token')
+      const accountId = await prepareRefresh(token, input)
+      const refreshToken = refreshTokens.successorOf(token)
+      const rotation = {
+        sessionId: token.sessionId,
+        clientId: input.clientId,
+        hash: hashOf(token.text),
+        successorHash: hashOf(refreshToken),
+        accountId,
+        dpopThumbprint: input.dpopThumbprint ?? null,
+      }
+      const rotated = await sessions.rotate(rotation, limits)
+      if (!rotated) {
+        await endIfReused(token, input)
+        throw new AppError('invalid_refresh_token')
+      }
+      const named = scopesNamed(input.scope)
+      const access = await this.issueAccessToken({
+        ...rotated,
+        sessionId: token.sessionId,
+        clientId: input.clientId,
+        granted: grant(rotated, rotated.accountId, named.length > 0 ? named : scopesNamed(rotated.scope)),
+        audiences: input.resource?.length ? input.resource : rotated.audiences,
+        dpopThumbprint: input.dpopThumbprint,
+      })
+      return {
+        ...access,
+        sessionId: token.sessionId,
+        refreshToken,
+        refreshExpiresInSeconds: rotated.idleSecondsLeft,
+      }
+    },
+
+    /** The live session of a refresh token that was issued for it, however old, of whichever client. */
+    async findByRefreshToken(text: string): Promise<SessionOfToken | undefined> {
+      const token = refreshTokens.read(text)
+      if (!token) return undefined
+      const session = await sessions.findByToken(token.sessionId, hashOf(text), limits.reuseIntervalSeconds)
+      const isKnown = session?.isCurrent || session?.isPrevious || refreshTokens.isGenuine(token)
+      return isKnown ? session : undefined
+    },
+
+    /** The live sessions of a person. */
+    listSessions: sessions.listSessions,
+
+    /** The same for administrators. @throws AppError user_not_found */
+    async listSessionsOf(userId: string, request: PageRequest): Promise<Page<SessionRow>> {
+      if (!(await users.findUser(userId))) throw new AppError('user_not_found')
+      return await sessions.listSessions(userId, request)
+    },
+
+    /** Whether the session goes on. */
+    isLive: async (id: string): Promise<boolean> => (await sessions.findHolderId(id)) !== undefined,
+
+    /** Ends a session, whoever's it is; true if it was live. Whether the caller may is for who calls this. */
+    async endSession(caller: Caller, id: string, reason: EndReason): Promise<boolean> {
+      return await transact(db, async (tx) => {
+        const ended = await sessions.endSession(id, reason, tx)
+        if (ended) {
+          await audit.append(
+            {
+              action: 'session.ended',
+              caller,
+              target: { type: 'user', id: ended.userId },
+              accountId: ended.accountId,
+              details: { session_id: id, reason },
+            },
+            tx,
+          )
+        }
+        return ended !== undefined
+      })
+    },
+
+    /** Signs out with a refresh token; nothing when it is none of a live session. */
+    async endByRefreshToken(
+      text: string,
+      { requestId, address }: Pick<Refresh, 'requestId' | 'address'>,
+    ): Promise<void> {
+      const session = await this.findByRefreshToken(text)
+      if (!session) return
+      const principal = sessionHolder(session.userId, session.accountId, session.id)
+      await this.endSession({ principal, requestId, address }, session.id, 'signed_out')
+    },
+
+    /** Ends one of the caller's own sessions. @throws AppError session_not_found */
+    async endOwnSession(caller: Caller, { userId }: UserPrincipal, id: string): Promise<void> {
+      const isOwn = (await sessions.findHolderId(id)) === userId
+      if (!isOwn || !(await this.endSession(caller, id, 'ended_by_user')))
+        throw new AppError('session_not_found')
+    },
+
+    /** Ends every session of the caller but the one that asks. */
+    async endOtherSessions(caller: Caller, { userId, sessionId }: UserPrincipal): Promise<void> {
+      await this.endSessionsOf(caller, userId, 'ended_by_user', sessionId)
+    },
+
+    /** Ends one session of somebody else. @throws AppError user_not_found, session_not_found, grant_exceeds_own */
+    async endSessionOfUser(caller: Caller, userId: string, id: string): Promise<void> {
+      await this.assertMayEnd(caller, userId)
+      const isTheirs = (await sessions.findHolderId(id)) === userId
+      if (!isTheirs || !(await this.endSession(caller, id, 'ended_by_admin')))
+        throw new AppError('session_not_found')
+    },
+
+    /** Ends all sessions of somebody else. @throws AppError user_not_found, grant_exceeds_own */
+    async endSessionsOfUser(caller: Caller, userId: string): Promise<void> {
+      await this.assertMayEnd(caller, userId)
+      await this.endSessionsOf(caller, userId, 'ended_by_admin')
+    },
+
+    /** Ending somebody's sessions is a change to the person: not of one who holds more. */
+    async assertMayEnd(caller: Caller, userId: string): Promise<void> {
+      if (!(await users.findUser(userId))) throw new AppError('user_not_found')
+      await roles.assertCoversPerson(caller, userId)
+    },
+
+    /** Ends every session of somebody but `except`. Whether the caller may is for who calls this. */
+    async endSessionsOf(caller: Caller, userId: string, reason: EndReason, except?: string): Promise<void> {
+      await transact(db, async (tx) => {
+        const count = await sessions.endSessionsOf(userId, reason, tx, except)
+        if (count === 0) return
+        await audit.append(
+          {
+            action: 'session.ended',
+            caller,
+            target: { type: 'user', id: userId },
+            accountId: (await users.findUser(userId, tx))?.accountId ?? null,
+            details: { sessions: count, reason },
+          },
+          tx,
+        )
+      })
+    },
+
+    prune: sessions.prune,
+  }
+}

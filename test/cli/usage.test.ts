@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import t from 'tap'
 import { helpOf } from '../../src/cli/command.ts'
-import { COMMANDS } from '../../src/cli/main.ts'
+import { allCommands } from '../../src/cli/main.ts'
 import { aDataDir, runPostern } from '../helpers/processes.ts'
 
 t.test(
@@ -12,7 +12,7 @@ t.test(
 
     t.strictSame([code, stderr], [0, ''])
     t.match(stdout, /Exit codes:/)
-    for (const command of COMMANDS) {
+    for (const command of await allCommands()) {
       t.match(stdout, `  ${command.path} `)
       const help = helpOf(command)
       t.match(help, new RegExp(`Usage:\n {2}postern ${command.path}`))

@@ -1,0 +1,206 @@
+import { randomBytes } from 'node:crypto'
+import autocannon from 'autocannon'
+import {
+  adminCredentials,
+  adminToken,
+  type Bench,
+  freePort,
+  placeProcesses,
+  post,
+  ROUNDS,
+  report,
+  type Server,
+  startPostern,
+  startServer,
+} from './harness.ts'
+import { installPeers, peerVersion } from './policy/peers.ts'
+
+const SECONDS = Number(process.env['BENCH_SECONDS'] ?? 4)
+const CONNECTIONS = 50
+/** The end of each load cuts off answers, and so loses the tokens that they hold. */
+const REFRESH_TOKENS = CONNECTIONS * 2 * (ROUNDS + 2)
+const SIGN_INS_AT_ONCE = 10
+const FORM = 'application/x-www-form-urlencoded'
+
+type Round = { perSecond: number; p99: number }
+/** One side of the comparison: where its endpoints are, and the client that calls them. */
+type Side = {
+  token: string
+  introspection: string
+  authorization: string
+  refreshTokens: string[]
+  introspected: string
+  form: Record<string, string>
+}
+type Load = { side: Side; url: string; body: string; chained?: boolean; overallRate?: number }
+
+/** Tokens for machines, refreshes with rotation and introspection, beside oidc-provider on the same Postgres. */
+export async function oauth2(bench: Bench): Promise<void> {
+  console.log(`  beside ${peerVersion('oidc-provider')}, ES256, one core for the server`)
+  const peers = await installPeers()
+  placeProcesses(bench, true)
+  const ours = await startPostern({ databaseUrl: bench.databaseUrl })
+  const theirs = await startProvider(bench.databaseUrl, peers)
+  try {
+    const sides = [await providerSide(theirs), await posternSide(ours)] as const
+    const works = {
+      client_credentials: (side: Side) => ({
+        side,
+        url: side.token,
+        body: form({ grant_type: 'client_credentials', scope: 'post:read' }),
+      }),
+      'refresh with rotation': (side: Side) => ({
+        side,
+        url: side.token,
+        body: form({ grant_type: 'refresh_token', ...side.form }),
+        chained: true,
+      }),
+      introspection: (side: Side) => ({
+        side,
+        url: side.introspection,
+        body: form({ token: side.introspected }),
+      }),
+    }
+    for (const [name, work] of Object.entries(works)) {
+      const rounds: { theirs: Round; ours: Round; calm: Round }[] = []
+      for (let round = -1; round < ROUNDS; round++) {
+        const atTheirs = await fire(work(sides[0]))
+        const atOurs = await fire(work(sides[1]))
+        const calm = await fire({ ...work(sides[1]), overallRate: Math.round(atOurs.perSecond * 0.7) })
+        if (round >= 0) rounds.push({ theirs: atTheirs, ours: atOurs, calm })
+      }
+      const rates = rounds.map((round) => round.theirs.perSecond)
+      report(`oidc-provider, ${name}`, rates, '/s')
+      report(
+        `Postern, ${name}`,
+        rounds.map((round) => round.ours.perSecond),
+        '/s',
+        rates,
+      )
+      report(
+        `oidc-provider, ${name}, p99`,
+        rounds.map((round) => round.theirs.p99),
+        'ms',
+      )
+      report(
+        `Postern, ${name}, p99`,
+        rounds.map((round) => round.ours.p99),
+        'ms',
+      )
+      report(
+        `Postern, ${name}, p99 at 70 % load`,
+        rounds.map((round) => round.calm.p99),
+        'ms',
+      )
+    }
+  } finally {
+    await theirs.stop()
+    await ours.stop()
+  }
+}
+
+const form = (fields: Record<string, string>): string => new URLSearchParams(fields).toString()
+
+const SECRET = randomBytes(32).toString('base64url')
+
+async function startProvider(databaseUrl: string, peers: string): Promise<Server> {
+  const port = await freePort()
+  return await startServer(
+    port,
+    '/.well-known/openid-configuration',
+    ['node', '--max-semi-space-size=8', 'bench/oauth2/provider.mjs'],
+    true,
+    { PORT: String(port), DATABASE_URL: databaseUrl, PEERS: peers, SECRET, NODE_ENV: 'production' },
+  )
+}
+
+const basic = (id: string, secret: string): string =>
+  `Basic ${Buffer.from(`${id}:${secret}`).toString('base64')}`
+
+async function providerSide(server: Server): Promise<Side> {
+  const authorization = basic('bench', SECRET)
+  const token = `${server.url}/token`
+  const answer = await fetch(`${server.url}/bench/refresh-tokens?count=${REFRESH_TOKENS}`)
+  return {
+    token,
+    introspection: `${server.url}/token/introspection`,
+    authorization,
+    refreshTokens: (await answer.json()) as string[],
+    introspected: await aToken(token, authorization, { resource: 'urn:bench:opaque' }),
+    form: {},
+  }
+}
+
+async function posternSide(server: Server): Promise<Side> {
+  const admin = await adminToken(server.url)
+  const client = { name: 'bench', scopes: ['post:read'] }
+  const made = await post(`${server.url}/api/v1/clients`, client, admin)
+  const { client_id, client_secret } = (await made.json()) as Record<string, string>
+  const authorization = basic(client_id ?? '', client_secret ?? '')
+  const token = `${server.url}/oauth2/token`
+  const refreshTokens: string[] = []
+  while (refreshTokens.length < REFRESH_TOKENS) {
+    const signIns = Array.from({ length: SIGN_INS_AT_ONCE }, async () => {
+      const signedIn = await post(`${server.url}/api/v1/auth/login`, adminCredentials)
+      return ((await signedIn.json()) as { refresh_token: string }).refresh_token
+    })
+    refreshTokens.push(...(await Promise.all(signIns)))
+  }
+  return {
+    token,
+    introspection: `${server.url}/oauth2/introspect`,
+    authorization,
+    refreshTokens,
+    introspected: await aToken(token, authorization),
+    form: { client_id: 'first-party' },
+  }
+}
+
+async function aToken(
+  url: string,
+  authorization: string,
+  more: Record<string, string> = {},
+): Promise<string> {
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { 'content-type': FORM, authorization },
+    body: form({ grant_type: 'client_credentials', scope: 'post:read', ...more }),
+  })
+  if (!response.ok) throw new Error(`${url}: ${response.status} ${await response.text()}`)
+  return ((await response.json()) as { access_token: string }).access_token
+}
+
+/** One round. With `chained` each request takes the next refresh token, and its answer gives another one. */
+async function fire({ side, url, body, chained = false, overallRate }: Load): Promise<Round> {
+  const { refreshTokens } = side
+  // A person's program has no secret; oidc-provider's client authenticates.
+  const headers = {
+    'content-type': FORM,
+    ...(!(chained && side.form['client_id']) && { authorization: side.authorization }),
+  }
+  const result = await autocannon({
+    url,
+    method: 'POST',
+    connections: CONNECTIONS,
+    duration: SECONDS,
+    ...(overallRate !== undefined && { overallRate }),
+    requests: [
+      chained
+        ? {
+            headers,
+            setupRequest: (request) => ({
+              ...request,
+              body: `${body}&refresh_token=${encodeURIComponent(refreshTokens.shift() ?? '')}`,
+            }),
+            onResponse: (status, answer) => {
+              if (status === 200)
+                refreshTokens.push((JSON.parse(answer) as { refresh_token: string }).refresh_token)
+            },
+          }
+        : { headers, body },
+    ],
+  })
+  const failed = result.non2xx + result.errors + result.timeouts
+  if (failed > 0) throw new Error(`${failed} of ${result.requests.total} requests failed`)
+  return { perSecond: result.requests.total / result.duration, p99: result.latency.p99 }
+}

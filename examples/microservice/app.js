@@ -1,30 +1,30 @@
 import Fastify from 'fastify'
-import { createGuard, createTokenVerifier } from './tokens.js'
+import { postern } from 'postern-client/fastify'
 
 /**
  * Builds the service: posts in memory, each in the account of the token that wrote it.
- * @param {{ issuer: string, audience?: string, jwksUrl?: string }} options see `createTokenVerifier`
+ * @param {import('postern-client/fastify').PosternPluginOptions} trust whose tokens are let in
  */
-export function buildApp(options) {
+export async function buildApp(trust) {
   const app = Fastify()
-  const requireScope = createGuard(createTokenVerifier(options))
   const posts = []
 
-  app.decorateRequest('claims', null)
   app.setErrorHandler((error, _request, reply) => {
     const { statusCode: status = 500, headers = {} } = error
     const detail = status === 500 ? 'Something went wrong' : error.message
     return reply.code(status).headers(headers).type('application/problem+json').send({ status, detail })
   })
 
-  app.get('/posts', { onRequest: requireScope('post:read') }, ({ claims }) =>
-    posts.filter((post) => post.account_id === claims.account_id),
+  await app.register(postern, trust)
+
+  app.get('/posts', { onRequest: app.requireScope('post:read') }, ({ auth }) =>
+    posts.filter((post) => post.account_id === auth.account_id),
   )
 
   app.post(
     '/posts',
     {
-      onRequest: requireScope('post:write'),
+      onRequest: app.requireScope('post:write'),
       schema: {
         body: {
           type: 'object',
@@ -33,16 +33,23 @@ export function buildApp(options) {
         },
       },
     },
-    ({ body, claims }, reply) => {
+    ({ body, auth }, reply) => {
       const post = {
         id: posts.length + 1,
         title: body.title,
-        author: claims.sub,
-        account_id: claims.account_id,
+        author: auth.sub,
+        account_id: auth.account_id,
       }
       posts.push(post)
       return reply.code(201).send(post)
     },
+  )
+
+  // The account is in the path here, so the guard can compare: a scope that is held everywhere opens each of them.
+  app.get(
+    '/accounts/:account_id/posts',
+    { onRequest: app.requireScope('post:read', { account: ({ params }) => params.account_id }) },
+    ({ params }) => posts.filter((post) => post.account_id === params.account_id),
   )
 
   return app

@@ -5,14 +5,21 @@ import type { FastifyInstance } from 'fastify'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { createTokenIssuer } from '../../src/auth/tokens.ts'
+import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
+import { isInTime } from '../policy/in-time.ts'
 
-type Options = { issuer: string; audience?: string; jwksUrl?: string }
+type Options = {
+  issuer: string
+  audience: string
+  jwksUri: string
+  feed?: { url: string; apiKey: string }
+}
 
 const FOLDER = new URL('../../examples/microservice/', import.meta.url)
 // The example is JavaScript, so its types are said here.
 const { buildApp: buildMicroservice } = (await import(new URL('app.js', FOLDER).href)) as {
-  buildApp: (options: Options) => FastifyInstance
+  buildApp: (options: Options) => Promise<FastifyInstance>
 }
 
 /** PUBLIC_URL of the Postern in tests. It listens elsewhere, so the example is told where the keys are. */
@@ -22,7 +29,12 @@ const ISSUER = 'http://postern.test'
 async function start(t: Test) {
   const postern = await buildTestApp(t)
   const address = await postern.app.listen({ host: '127.0.0.1', port: 0 })
-  const microservice = buildMicroservice({ issuer: ISSUER, jwksUrl: `${address}/.well-known/jwks.json` })
+  const microservice = await buildMicroservice({
+    issuer: ISSUER,
+    audience: ISSUER,
+    jwksUri: `${address}/.well-known/jwks.json`,
+    feed: { url: `${address}/api/v1/revocations`, apiKey: (await anApiKey(postern, { access: 'read' })).key },
+  })
   t.teardown(() => microservice.close())
   const reader = await personWith(postern, 'reader', ['post:read'])
   const writer = await personWith(postern, 'writer', ['post:read', 'post:write'])
@@ -34,7 +46,7 @@ async function start(t: Test) {
       headers: { ...(authorization && { authorization }) },
       ...(method === 'POST' && { payload: { title: 'Hello' } }),
     })
-  return { postern, reader, writer, send }
+  return { postern, microservice, reader, writer, send }
 }
 
 async function personWith(postern: TestApp, role: string, scopes: string[], accountId = postern.home) {
@@ -61,7 +73,7 @@ t.test('a token without the scope is refused with its name', async (t) => {
   t.equal(refused.statusCode, 403)
   t.equal(
     refused.headers['www-authenticate'],
-    'Bearer realm="posts", error="insufficient_scope", scope="post:write"',
+    'Bearer realm="api", error="insufficient_scope", scope="post:write"',
   )
   t.match(refused.json(), { status: 403, detail: 'The token lacks the scope post:write' })
 })
@@ -76,13 +88,37 @@ t.test('posts stay in the account of the token that wrote them', async (t) => {
   t.strictSame(list.json(), [])
 })
 
+t.test('an account in the path is compared with the token’s', async (t) => {
+  const { postern, microservice, writer, send } = await start(t)
+  const elsewhere = await postern.account('Elsewhere')
+  const list = async (account: string | null) =>
+    await microservice.inject({
+      url: `/accounts/${account}/posts`,
+      headers: { authorization: `Bearer ${writer.token}` },
+    })
+  await send('POST', `Bearer ${writer.token}`)
+
+  t.equal((await list(writer.accountId)).statusCode, 200)
+  t.equal((await list(writer.accountId)).json<unknown[]>().length, 1)
+  t.equal((await list(elsewhere)).statusCode, 403)
+})
+
+t.test('who is deactivated is refused with the token that was good a moment ago', async (t) => {
+  const { postern, reader, send } = await start(t)
+  t.equal((await send('GET', `Bearer ${reader.token}`)).statusCode, 200)
+
+  await postern.root.post(`/api/v1/users/${reader.id}/deactivate`)
+
+  t.ok(await isInTime(async () => (await send('GET', `Bearer ${reader.token}`)).statusCode === 401))
+})
+
 t.test('a request without a token is asked for one, and no error is named', async (t) => {
   const { send } = await start(t)
 
   for (const authorization of [undefined, 'Basic YTpi', 'Bearer', 'Bearer two parts']) {
     const refused = await send('GET', authorization)
     t.equal(refused.statusCode, 401, String(authorization))
-    t.equal(refused.headers['www-authenticate'], 'Bearer realm="posts"', String(authorization))
+    t.equal(refused.headers['www-authenticate'], 'Bearer realm="api"', String(authorization))
   }
 })
 
@@ -115,7 +151,7 @@ t.test('forged and foreign tokens are invalid_token', async (t) => {
   for (const [name, token] of Object.entries(forged)) {
     const refused = await send('GET', `Bearer ${token}`)
     t.equal(refused.statusCode, 401, name)
-    t.equal(refused.headers['www-authenticate'], 'Bearer realm="posts", error="invalid_token"', name)
+    t.equal(refused.headers['www-authenticate'], 'Bearer realm="api", error="invalid_token"', name)
   }
 })
 
@@ -152,7 +188,11 @@ t.test('a token of another issuer, audience or time is invalid_token', async (t)
 
 t.test('keys that cannot be read are 503, not a refusal of the token', async (t) => {
   const postern = await buildTestApp(t)
-  const microservice = buildMicroservice({ issuer: ISSUER, jwksUrl: 'http://127.0.0.1:1/jwks.json' })
+  const microservice = await buildMicroservice({
+    issuer: ISSUER,
+    audience: ISSUER,
+    jwksUri: 'http://127.0.0.1:1/jwks.json',
+  })
   t.teardown(() => microservice.close())
 
   const response = await microservice.inject({
@@ -172,7 +212,8 @@ t.test('it runs with nothing but plain node', async (t) => {
     env: {
       PATH: process.env['PATH'],
       ISSUER,
-      JWKS_URL: `http://127.0.0.1:${port}/.well-known/jwks.json`,
+      POSTERN_URL: `http://127.0.0.1:${port}`,
+      POSTERN_API_KEY: (await anApiKey(postern, { access: 'read' })).key,
       PORT: '0',
     },
     stdio: ['ignore', 'pipe', 'inherit'],

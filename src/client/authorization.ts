@@ -1,0 +1,51 @@
+import type { Claims } from './claims.ts'
+import { hasScope } from './claims.ts'
+import type { ProofOfPossession } from './dpop.ts'
+import { PosternError } from './errors.ts'
+import type { Verifier } from './verifier.ts'
+
+/** The parts of a request that say who sends it. */
+export type Credentials = {
+  authorization: string | undefined
+  /** The DPoP header; more than one is none. */
+  dpop: string | readonly string[] | undefined
+  method: string
+  url: string
+}
+
+const SCHEME = /^(bearer|dpop) +([^\s]+) *$/i
+
+/**
+ * The claims of the token in the Authorization header, the only place where one is looked for (RFC 6750 §2.1, RFC 9449
+ * §7.1); at once when that is possible.
+ * @throws PosternError token_missing, and what the verifier throws
+ */
+export function claimsOf(verifier: Verifier, credentials: Credentials): Claims | Promise<Claims> {
+  const [, scheme = '', token = ''] = SCHEME.exec(credentials.authorization ?? '') ?? []
+  if (token === '')
+    throw new PosternError('token_missing', 'Send an access token: Authorization: Bearer <token>')
+  if (scheme.length !== 'dpop'.length) return verifier.verifyNow(token)
+  const { dpop, method, url } = credentials
+  const possession: ProofOfPossession = {
+    scheme: 'DPoP',
+    proof: typeof dpop === 'string' ? dpop : undefined,
+    method,
+    url,
+  }
+  return verifier.verifyNow(token, possession)
+}
+
+/**
+ * Makes sure that the token may do `scope` in `account`; see `hasScope`.
+ * @throws PosternError insufficient_scope
+ */
+export function assertScope(claims: Claims, scope: string, account?: string | null): void {
+  if (hasScope(claims, scope, account)) return
+  throw new PosternError(
+    'insufficient_scope',
+    `The token lacks the scope ${scope}${account === undefined ? '' : ' here'}`,
+    {
+      scope,
+    },
+  )
+}

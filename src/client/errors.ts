@@ -1,0 +1,75 @@
+/**
+ * Why a request is not let in. Whoever wants to act on one compares `error.code`; messages may change.
+ *
+ * | code | status | meaning |
+ * | --- | --- | --- |
+ * | `token_missing` | 401 | there is no token |
+ * | `token_malformed` | 401 | it is no JWT in compact form, or too large |
+ * | `token_unsupported` | 401 | its header asks for what is not allowed: algorithm, `typ`, `crit`, a key of its own |
+ * | `key_unknown` | 401 | its `kid` is none of the published ones |
+ * | `signature_invalid` | 401 | |
+ * | `claim_invalid` | 401 | a claim is missing, of the wrong type, or for somebody else |
+ * | `token_expired` | 401 | |
+ * | `token_not_yet_valid` | 401 | |
+ * | `token_revoked` | 401 | its session, user, client or the token itself was ended |
+ * | `proof_invalid` | 401 | it is bound to a key (RFC 9449), and the proof is missing or does not fit |
+ * | `insufficient_scope` | 403 | the scope is missing, or held in another account |
+ * | `keys_unavailable` | 503 | the key set cannot be read |
+ * | `revocations_unknown` | 503 | it is not known what has been revoked, and the policy is to refuse then |
+ * | `decision_unavailable` | 503 | Postern did not answer a question |
+ */
+export const STATUS = {
+  token_missing: 401,
+  token_malformed: 401,
+  token_unsupported: 401,
+  key_unknown: 401,
+  signature_invalid: 401,
+  claim_invalid: 401,
+  token_expired: 401,
+  token_not_yet_valid: 401,
+  token_revoked: 401,
+  proof_invalid: 401,
+  insufficient_scope: 403,
+  keys_unavailable: 503,
+  revocations_unknown: 503,
+  decision_unavailable: 503,
+} as const satisfies Record<string, number>
+
+export type ErrorCode = keyof typeof STATUS
+
+/** A refusal. 401 and 403 are the caller's fault; 503 is not: nothing is known against the token. */
+export class PosternError extends Error {
+  readonly code: ErrorCode
+  /** The HTTP status to answer with. Fastify and Express find it by these names. */
+  readonly statusCode: number
+  readonly status: number
+  /** Headers to answer with: the challenge of RFC 6750 §3, or Retry-After. */
+  readonly headers: Record<string, string>
+  /** The scope that was missing. */
+  readonly scope: string | undefined
+
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; scope?: string } = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined)
+    this.name = 'PosternError'
+    this.code = code
+    this.statusCode = STATUS[code]
+    this.status = this.statusCode
+    this.scope = options.scope
+    this.headers = headersOf(code, options.scope)
+  }
+}
+
+/** RFC 6750 §3 wants one parameter at least. */
+const CHALLENGE = 'Bearer realm="api"'
+
+function headersOf(code: ErrorCode, scope: string | undefined): Record<string, string> {
+  const status = STATUS[code]
+  if (status === 503) return { 'retry-after': '1' }
+  // Without a token the challenge names no error: the client may simply not have known (RFC 6750 §3.1).
+  if (code === 'token_missing') return { 'www-authenticate': CHALLENGE }
+  if (code === 'proof_invalid') return { 'www-authenticate': 'DPoP realm="api", error="invalid_dpop_proof"' }
+  if (code !== 'insufficient_scope') return { 'www-authenticate': `${CHALLENGE}, error="invalid_token"` }
+  return {
+    'www-authenticate': `${CHALLENGE}, error="insufficient_scope"${scope === undefined ? '' : `, scope="${scope}"`}`,
+  }
+}

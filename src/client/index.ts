@@ -1,0 +1,7 @@
+export { type Actor, type Claims, hasScope } from './claims.ts'
+export { createPosternClient, type DecisionOptions, type PosternClient, type Question } from './decisions.ts'
+export type { ProofOfPossession } from './dpop.ts'
+export { type ErrorCode, PosternError } from './errors.ts'
+export type { Credentials as FeedCredentials } from './feed.ts'
+export type { Algorithm } from './keys.ts'
+export { createVerifier, type Verifier, type VerifierOptions } from './verifier.ts'

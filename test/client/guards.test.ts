@@ -1,0 +1,187 @@
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import Fastify from 'fastify'
+import t, { type Test } from 'tap'
+import { createGuards, type GuardedRequest } from '../../src/client/express.ts'
+import { postern } from '../../src/client/fastify.ts'
+import { createPosternClient, createVerifier, PosternError } from '../../src/client/index.ts'
+import { newId } from '../../src/ids.ts'
+import { AUDIENCE, openIssuer } from './issuer.ts'
+
+const ACCOUNT = newId()
+
+/** What both guards must do, for an application that answers who asked at /plain, /accounts/:id and /late. */
+async function guardContract(
+  t: Test,
+  ask: (url: string, authorization?: string) => Promise<Answer>,
+  token: MakeToken,
+) {
+  const good = token({ account_id: ACCOUNT })
+  const everywhere = token({ scope: 'post:read:any', account_id: null })
+  const cases: [string, string, string | undefined, number, string | undefined][] = [
+    ['no token', '/plain', undefined, 401, 'Bearer realm="api"'],
+    ['another scheme', '/plain', 'Basic YTpi', 401, 'Bearer realm="api"'],
+    ['two tokens', '/plain', `Bearer ${good} ${good}`, 401, 'Bearer realm="api"'],
+    ['nonsense', '/plain', 'Bearer nonsense', 401, 'Bearer realm="api", error="invalid_token"'],
+    ['a bare token as DPoP', '/plain', `DPoP ${good}`, 401, 'DPoP realm="api", error="invalid_dpop_proof"'],
+    [
+      'a bound token as Bearer',
+      '/plain',
+      `Bearer ${token({ cnf: { jkt: 'x' } })}`,
+      401,
+      'DPoP realm="api", error="invalid_dpop_proof"',
+    ],
+    [
+      'a bound token without proof',
+      '/plain',
+      `DPoP ${token({ cnf: { jkt: 'x' } })}`,
+      401,
+      'DPoP realm="api", error="invalid_dpop_proof"',
+    ],
+    ['a good token', '/plain', `bEaReR ${good}`, 200, undefined],
+    ['a good token once more', '/plain', `Bearer ${good}`, 200, undefined],
+    [
+      'no scope',
+      '/plain',
+      `Bearer ${token({ scope: 'post:write' })}`,
+      403,
+      'Bearer realm="api", error="insufficient_scope", scope="post:read"',
+    ],
+    ['the own account', `/accounts/${ACCOUNT}`, `Bearer ${good}`, 200, undefined],
+    [
+      'another account',
+      `/accounts/${newId()}`,
+      `Bearer ${good}`,
+      403,
+      'Bearer realm="api", error="insufficient_scope", scope="post:read"',
+    ],
+    ['every account', `/accounts/${newId()}`, `Bearer ${everywhere}`, 200, undefined],
+    ['an account that cannot be found out', '/late', `Bearer ${good}`, 500, undefined],
+  ]
+  for (const [name, url, authorization, status, challenge] of cases) {
+    const answer = await ask(url, authorization)
+    t.equal(answer.status, status, name)
+    t.equal(answer.challenge, challenge, `${name}: challenge`)
+    if (status === 200) t.ok(answer.body.includes('first-party'), `${name}: the claims`)
+  }
+}
+
+type Answer = { status: number; challenge: string | undefined; body: string }
+type MakeToken = (changes: Record<string, unknown>) => string
+
+t.test('the guard of Fastify', async (t) => {
+  const issuer = await openIssuer(t)
+  const app = Fastify()
+  t.teardown(async () => await app.close())
+  await app.register(postern, { issuer: issuer.issuer, audience: AUDIENCE })
+  const scope = (account?: (url: string) => string) =>
+    app.requireScope('post:read', account && { account: ({ url }) => account(url) })
+  app.get('/plain', { onRequest: scope() }, ({ auth }) => auth)
+  app.get('/accounts/:id', { onRequest: scope((url) => url.split('/')[2] ?? '') }, ({ auth }) => auth)
+  app.get(
+    '/late',
+    {
+      onRequest: scope(() => {
+        throw new Error('no such thing')
+      }),
+    },
+    ({ auth }) => auth,
+  )
+
+  await guardContract(
+    t,
+    async (url, authorization) => {
+      const response = await app.inject({ url, headers: { ...(authorization && { authorization }) } })
+      const challenge = response.headers['www-authenticate']
+      return { status: response.statusCode, challenge: challenge?.toString(), body: response.body }
+    },
+    issuer.token,
+  )
+})
+
+t.test('the guard of Express', async (t) => {
+  const issuer = await openIssuer(t)
+  const verifier = createVerifier({ issuer: issuer.issuer, audience: AUDIENCE })
+  t.teardown(async () => await verifier.close())
+  const { requireScope } = createGuards(verifier)
+  const middleware = {
+    plain: requireScope('post:read'),
+    accounts: requireScope('post:read', { account: async ({ url = '' }) => url.split('/')[2] ?? '' }),
+    late: requireScope('post:read', {
+      account: () => {
+        throw new Error('no such thing')
+      },
+    }),
+  }
+  // What Express does with what a middleware passes on.
+  const server = createServer((request: IncomingMessage & GuardedRequest, response: ServerResponse) => {
+    const name = request.url?.split('/')[1] as keyof typeof middleware
+    middleware[name](request, response, (error) => {
+      if (error === undefined) return response.end(JSON.stringify(request.auth))
+      const { status = 500, headers = {} } = error as { status?: number; headers?: Record<string, string> }
+      return response.writeHead(status, headers).end()
+    })
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+
+  await guardContract(
+    t,
+    async (url, authorization) => {
+      const response = await fetch(`${base}${url}`, {
+        headers: { connection: 'close', ...(authorization && { authorization }) },
+      })
+      const challenge = response.headers.get('www-authenticate') ?? undefined
+      return { status: response.status, challenge, body: await response.text() }
+    },
+    issuer.token,
+  )
+})
+
+t.test('questions go together, are asked once, and are never a yes without an answer', async (t) => {
+  const asked: { user: string }[][] = []
+  let answer = (questions: { user: string }[]): unknown => ({
+    allow: questions.map(({ user }) => ({ allow: user === 'ada', result: true })),
+  })
+  const server = createServer(async (request, response) => {
+    const chunks: Buffer[] = []
+    for await (const chunk of request) chunks.push(chunk as Buffer)
+    const questions = JSON.parse(Buffer.concat(chunks).toString()) as { user: string }[]
+    asked.push(questions)
+    response.setHeader('connection', 'close')
+    response.end(JSON.stringify(answer(questions)))
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const client = createPosternClient({ url, apiKey: 'key' })
+  const question = (user: string) => ({ user, action: 'read', resource: 'post' })
+
+  t.same(await client.checkMany(['ada', 'bob', 'ada'].map(question)), [true, false, true])
+  t.equal(await client.check(question('ada')), true)
+  t.same(
+    asked.map((batch) => batch.map(({ user }) => user)),
+    [['ada', 'bob']],
+    'one request, and then the cache',
+  )
+
+  const forgetful = createPosternClient({ url, apiKey: 'key', cacheMs: 0 })
+  await forgetful.check(question('ada'))
+  await forgetful.check(question('ada'))
+  t.equal(asked.length, 3, 'without a cache each is asked')
+  asked.length = 0
+  await forgetful.checkMany(Array.from({ length: 2500 }, (_, n) => question(`user-${n}`)))
+  t.same(asked.map((batch) => batch.length).sort(), [1000, 1000, 500], 'no request is too large')
+
+  for (const nonsense of [{}, { allow: [] }, { allow: [true, true] }, null, []]) {
+    answer = () => nonsense
+    await t.rejects(forgetful.check(question('ada')), { code: 'decision_unavailable', statusCode: 503 })
+  }
+  answer = () => ({ allow: [{ allow: 'yes' }] })
+  t.equal(await forgetful.check(question('ada')), false)
+  const away = { url: 'http://127.0.0.1:1', apiKey: 'key' }
+  await t.rejects(createPosternClient(away).check(question('ada')), PosternError)
+  t.equal(await createPosternClient({ ...away, onError: 'deny' }).check(question('ada')), false)
+})

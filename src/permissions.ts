@@ -95,17 +95,27 @@ const API_KEY_PERMISSIONS = {
   read: MODEL.filter((permission) => permission.endsWith(':read') || permission === 'postern.policy:check'),
 } as const satisfies Record<ApiKeyAccess, readonly BuiltinPermission[]>
 
-/** The permissions of an API key, in every account of what it opens. None is about keys, clients, sessions or the audit trail. */
+/**
+ * The permissions of an API key, in every account of what it opens. None is about clients, sessions or the audit trail;
+ * which environments and keys those of projects and of everything manage is for their services to say.
+ */
 export const permissionsOfApiKey = (
   access: ApiKeyAccess,
   level: ApiKeyLevel,
 ): readonly BuiltinPermission[] =>
   access === 'full' && level !== 'environment'
-    ? [...API_KEY_PERMISSIONS.full, ...all('postern.environments')]
+    ? [...API_KEY_PERMISSIONS.full, ...all('postern.environments', 'postern.api-keys')]
     : API_KEY_PERMISSIONS[access]
 
 /** True for a permission of this service itself, with or without the suffix `:any`. */
 export const isBuiltinPermission = (permission: string): boolean => permission.startsWith('postern.')
+
+/** True for a permission that this service itself knows. */
+export const isPermission = (permission: string): permission is BuiltinPermission => {
+  const { resource, action } = splitPermission(permission)
+  const known: Record<string, { actions: readonly string[] }> = BUILTIN_RESOURCES
+  return Object.hasOwn(known, resource) && (known[resource]?.actions.includes(action) ?? false)
+}
 
 /** `permission` as it is written when it is held in every account. */
 export const anywhere = (permission: string): string => `${permission}${ANY}`

@@ -264,5 +264,6 @@ export function createAccountsRepository({ db }: Database, environmentId = DEFAU
   }
 }
 
-const searchText = (account: { key: string; name: string; description?: string | null }): string =>
+/** What an account is found by. */
+export const searchText = (account: { key: string; name: string; description?: string | null }): string =>
   foldCase([account.name, account.key, account.description].filter(Boolean).join(' '))

@@ -1,7 +1,7 @@
-import { and, eq, isNull, sql } from 'drizzle-orm'
+import { and, eq, inArray, isNotNull, isNull, or, type SQL, sql } from 'drizzle-orm'
 import type { Database, Executor, Tx } from '../db/client.ts'
 import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
-import { apiKeys, environments } from '../db/schema.ts'
+import { apiKeys, environments, projects } from '../db/schema.ts'
 import type { ApiKeyAccess, ApiKeyLevel } from '../permissions.ts'
 
 export type ApiKeyRow = {
@@ -13,6 +13,10 @@ export type ApiKeyRow = {
   environmentId: string | null
   /** `project/key` of the environment. */
   environment: string | null
+  /** The id and key of the project that the key is within, for all but those that open everything. */
+  projectId: string | null
+  withinProject: string | null
+  isEnvironmentsOwn: boolean
   keyHint: string
   createdAt: Date
   lastUsedAt: Date | null
@@ -29,7 +33,21 @@ export type KeyOnUse = Pick<
 export type NewApiKey = Pick<
   ApiKeyRow,
   'id' | 'name' | 'level' | 'access' | 'project' | 'environmentId' | 'keyHint' | 'expiresAt'
-> & { keyHash: string; createdByType: string; createdById: string | null }
+> & {
+  keyHash: string
+  createdByType: string
+  createdById: string | null
+  isEnvironmentsOwn?: boolean
+  keySealed?: string
+}
+
+export type ApiKeyFilters = {
+  environmentId?: string
+  level?: ApiKeyLevel
+  /** Keys of this project and of its environments; not those that open everything. */
+  withinProject?: string
+  isRevoked?: boolean
+}
 
 const columns = {
   id: apiKeys.id,
@@ -39,6 +57,9 @@ const columns = {
   project: apiKeys.project,
   environmentId: apiKeys.environmentId,
   environment: sql<string | null>`${environments.project} || '/' || ${environments.key}`,
+  projectId: projects.id,
+  withinProject: projects.key,
+  isEnvironmentsOwn: apiKeys.isEnvironmentsOwn,
   keyHint: apiKeys.keyHint,
   createdAt: apiKeys.createdAt,
   lastUsedAt: apiKeys.lastUsedAt,
@@ -54,7 +75,34 @@ export type ApiKeysRepository = ReturnType<typeof createApiKeysRepository>
 
 export function createApiKeysRepository({ db, prepare }: Database) {
   const select = (ex: Executor) =>
-    ex.select(columns).from(apiKeys).leftJoin(environments, eq(environments.id, apiKeys.environmentId))
+    ex
+      .select(columns)
+      .from(apiKeys)
+      .leftJoin(environments, eq(environments.id, apiKeys.environmentId))
+      .leftJoin(projects, eq(projects.key, sql`coalesce(${apiKeys.project}, ${environments.project})`))
+
+  const matching = (filters: ApiKeyFilters): SQL | undefined =>
+    and(
+      filters.environmentId === undefined ? undefined : eq(apiKeys.environmentId, filters.environmentId),
+      filters.level === undefined ? undefined : eq(apiKeys.level, filters.level),
+      filters.withinProject === undefined
+        ? undefined
+        : or(
+            eq(apiKeys.project, filters.withinProject),
+            inArray(
+              apiKeys.environmentId,
+              db
+                .select({ id: environments.id })
+                .from(environments)
+                .where(eq(environments.project, filters.withinProject)),
+            ),
+          ),
+      filters.isRevoked === undefined
+        ? undefined
+        : filters.isRevoked
+          ? isNotNull(apiKeys.revokedAt)
+          : isNull(apiKeys.revokedAt),
+    )
 
   const onUse = db
     .select({
@@ -71,18 +119,17 @@ export function createApiKeysRepository({ db, prepare }: Database) {
     .prepare(prepare ? 'api_key_by_hash' : '')
 
   return {
-    async listKeys(filters: { environmentId?: string }, request: PageRequest): Promise<Page<ApiKeyRow>> {
+    async listKeys(filters: ApiKeyFilters, request: PageRequest): Promise<Page<ApiKeyRow>> {
       const clauses = pageClauses(request, sortKeys, apiKeys.id)
-      const matching =
-        filters.environmentId === undefined ? undefined : eq(apiKeys.environmentId, filters.environmentId)
+      const where = matching(filters)
       const page = clauses.toPage(
         await select(db)
-          .where(allOf(matching, clauses.where))
+          .where(allOf(where, clauses.where))
           .orderBy(...clauses.orderBy)
           .limit(clauses.limit)
           .offset(clauses.offset),
       )
-      return request.total ? { ...page, total: await db.$count(apiKeys, matching) } : page
+      return request.total ? { ...page, total: await db.$count(apiKeys, where) } : page
     },
 
     async findKey(id: string, ex: Executor = db): Promise<ApiKeyRow | undefined> {
@@ -109,12 +156,61 @@ export function createApiKeysRepository({ db, prepare }: Database) {
       await tx.insert(apiKeys).values(key)
     },
 
+    /** Writes an environment's own key, unless it has one. */
+    async insertEnvironmentsOwn(key: NewApiKey & { keySealed: string }, tx: Tx): Promise<boolean> {
+      const inserted = await tx
+        .insert(apiKeys)
+        .values({ ...key, isEnvironmentsOwn: true })
+        .onConflictDoNothing({
+          target: apiKeys.environmentId,
+          where: sql`is_environments_own and revoked_at is null`,
+        })
+        .returning({ id: apiKeys.id })
+      return inserted.length > 0
+    },
+
+    /** The environment's own key with its sealed secret, if it has one that is in force. */
+    async findEnvironmentsOwn(
+      environmentId: string,
+      tx: Tx,
+    ): Promise<(ApiKeyRow & { keySealed: string }) | undefined> {
+      const [row] = await tx
+        .select({ id: apiKeys.id, keySealed: apiKeys.keySealed })
+        .from(apiKeys)
+        .where(
+          and(
+            eq(apiKeys.environmentId, environmentId),
+            eq(apiKeys.isEnvironmentsOwn, true),
+            isNull(apiKeys.revokedAt),
+          ),
+        )
+      const key = row && (await this.findKey(row.id, tx))
+      return key && row.keySealed !== null ? { ...key, keySealed: row.keySealed } : undefined
+    },
+
     async revokeKey(id: string, tx: Tx): Promise<void> {
       await tx.update(apiKeys).set({ revokedAt: sql`now()` }).where(eq(apiKeys.id, id))
     },
 
-    async replaceSecret(id: string, secret: { keyHash: string; keyHint: string }, tx: Tx): Promise<void> {
+    async replaceSecret(
+      id: string,
+      secret: { keyHash: string; keyHint: string; keySealed: string | null },
+      tx: Tx,
+    ): Promise<void> {
       await tx.update(apiKeys).set(secret).where(eq(apiKeys.id, id))
+    },
+
+    /** The keys that are kept sealed, those of environments. */
+    async listSealed(ex: Executor): Promise<{ id: string; keySealed: string }[]> {
+      const rows = await ex
+        .select({ id: apiKeys.id, keySealed: apiKeys.keySealed })
+        .from(apiKeys)
+        .where(isNotNull(apiKeys.keySealed))
+      return rows.flatMap(({ id, keySealed }) => (keySealed === null ? [] : [{ id, keySealed }]))
+    },
+
+    async replaceSealed(id: string, keySealed: string, ex: Executor): Promise<void> {
+      await ex.update(apiKeys).set({ keySealed }).where(eq(apiKeys.id, id))
     },
 
     async deleteKeysOfProject(project: string, tx: Tx): Promise<void> {

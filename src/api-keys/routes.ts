@@ -16,7 +16,7 @@ import {
   presentIssuedApiKey,
 } from './schemas.ts'
 
-/** Keys of machines. No key manages keys. */
+/** Keys of machines. */
 export function apiKeysRoutes({ apiKeys }: Pick<Services, 'apiKeys'>): FastifyPluginAsyncTypebox {
   return async (app) => {
     app.get(
@@ -34,6 +34,7 @@ export function apiKeysRoutes({ apiKeys }: Pick<Services, 'apiKeys'>): FastifyPl
       async (request, reply) => {
         const { environment_id: environmentId } = request.query
         const page = await apiKeys.listKeys(
+          callerOf(request),
           { ...(environmentId !== undefined && { environmentId }) },
           pageRequestOf(request.query),
         )
@@ -79,7 +80,7 @@ export function apiKeysRoutes({ apiKeys }: Pick<Services, 'apiKeys'>): FastifyPl
           response: { 200: ref(ApiKeySchema), 404: problem('No such API key') },
         },
       },
-      async (request) => presentApiKey(await apiKeys.getKey(request.params.api_key_id)),
+      async (request) => presentApiKey(await apiKeys.getKey(callerOf(request), request.params.api_key_id)),
     )
 
     app.delete(

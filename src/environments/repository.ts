@@ -1,4 +1,4 @@
-import { and, eq, or, sql } from 'drizzle-orm'
+import { and, desc, eq, or, type SQL, sql } from 'drizzle-orm'
 import type { Database, Executor, Tx } from '../db/client.ts'
 import { isForeignKeyViolation, isUniqueViolation } from '../db/errors.ts'
 import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
@@ -16,12 +16,13 @@ export type ProjectRow = {
 }
 
 /** `project` is the key of one. */
-export type EnvironmentRow = ProjectRow & { project: string }
+export type EnvironmentRow = ProjectRow & { project: string; projectId: string }
 
 export type NewProject = { key: string; name: string; description?: string | null }
 export type NewEnvironment = NewProject & { project: string }
 export type EnvironmentChanges = { name?: string; description?: string | null }
-export type EnvironmentFilters = { project?: string; key?: string }
+export type ProjectChanges = EnvironmentChanges
+export type EnvironmentFilters = { project?: string; key?: string; id?: string }
 
 const projectColumns = {
   id: projects.id,
@@ -35,6 +36,7 @@ const projectColumns = {
 const environmentColumns = {
   id: environments.id,
   project: environments.project,
+  projectId: projects.id,
   key: environments.key,
   name: environments.name,
   description: environments.description,
@@ -52,17 +54,22 @@ const projectSorts: Record<string, SortKey<ProjectRow>> = {
 export type EnvironmentsRepository = ReturnType<typeof createEnvironmentsRepository>
 
 export function createEnvironmentsRepository({ db }: Database) {
+  const selectEnvironments = (ex: Executor) =>
+    ex
+      .select(environmentColumns)
+      .from(environments)
+      .innerJoin(projects, eq(projects.key, environments.project))
+
   return {
     async listEnvironments(filters: EnvironmentFilters, request: PageRequest): Promise<Page<EnvironmentRow>> {
       const clauses = pageClauses(request, environmentSorts, environments.id)
       const matching = and(
         filters.project === undefined ? undefined : eq(environments.project, filters.project),
         filters.key === undefined ? undefined : eq(environments.key, filters.key),
+        filters.id === undefined ? undefined : eq(environments.id, filters.id),
       )
       const page = clauses.toPage(
-        await db
-          .select(environmentColumns)
-          .from(environments)
+        await selectEnvironments(db)
           .where(allOf(matching, clauses.where))
           .orderBy(...clauses.orderBy)
           .limit(clauses.limit)
@@ -72,33 +79,46 @@ export function createEnvironmentsRepository({ db }: Database) {
     },
 
     async findEnvironment(id: string, ex: Executor = db): Promise<EnvironmentRow | undefined> {
-      const [row] = await ex.select(environmentColumns).from(environments).where(eq(environments.id, id))
+      const [row] = await selectEnvironments(ex).where(eq(environments.id, id))
       return row
     },
 
-    /** An environment by `project/key`, by its key in project `default`, or by its id. */
+    /**
+     * An environment by `project/key`, by its key in project `default`, or by its id. In `project/key` either may be
+     * an id; keys come first.
+     */
     async findEnvironmentNamed(name: string): Promise<EnvironmentRow | undefined> {
       const [first = '', second] = name.split('/')
-      const [project, key] = second === undefined ? ['default', first] : [first, second]
+      const named =
+        second === undefined
+          ? or(
+              and(eq(environments.project, 'default'), eq(environments.key, first)),
+              isUuid(name) ? eq(environments.id, name) : undefined,
+            )
+          : and(isNamed(projects, first), isNamed(environments, second))
+      const [row] = await selectEnvironments(db)
+        .where(named)
+        .orderBy(desc(eq(projects.key, first)), desc(eq(environments.key, second ?? first)))
+        .limit(1)
+      return row
+    },
+
+    /** A project by key or id; the key comes first. */
+    async findProjectNamed(name: string): Promise<ProjectRow | undefined> {
       const [row] = await db
-        .select(environmentColumns)
-        .from(environments)
-        .where(
-          or(
-            and(eq(environments.project, project), eq(environments.key, key)),
-            isUuid(name) ? eq(environments.id, name) : undefined,
-          ),
-        )
+        .select(projectColumns)
+        .from(projects)
+        .where(isNamed(projects, name))
+        .orderBy(desc(eq(projects.key, name)))
+        .limit(1)
       return row
     },
 
     /** The environment, its row locked until the transaction ends: nothing can be put into it meanwhile. */
     async lockEnvironment(id: string, tx: Tx): Promise<EnvironmentRow | undefined> {
-      const [row] = await tx
-        .select(environmentColumns)
-        .from(environments)
+      const [row] = await selectEnvironments(tx)
         .where(eq(environments.id, id))
-        .for('update')
+        .for('update', { of: environments })
       return row
     },
 
@@ -147,6 +167,24 @@ export function createEnvironmentsRepository({ db }: Database) {
       return row
     },
 
+    async updateProject(id: string, changes: ProjectChanges, tx: Tx): Promise<void> {
+      await tx
+        .update(projects)
+        .set({ ...changes, updatedAt: sql`now()` })
+        .where(eq(projects.id, id))
+    },
+
+    /** The project, its row locked until the transaction ends: no environment can be put into it meanwhile. */
+    async lockProject(id: string, tx: Tx): Promise<ProjectRow | undefined> {
+      const [row] = await tx.select(projectColumns).from(projects).where(eq(projects.id, id)).for('update')
+      return row
+    },
+
+    /** Every environment of the project. */
+    async listEnvironmentsOf(project: string, tx: Tx): Promise<EnvironmentRow[]> {
+      return await selectEnvironments(tx).where(eq(environments.project, project)).orderBy(environments.id)
+    },
+
     /** The project with this key, held against deletion until the transaction ends. */
     async lockProjectByKey(key: string, tx: Tx): Promise<ProjectRow | undefined> {
       const [row] = await tx.select(projectColumns).from(projects).where(eq(projects.key, key)).for('share')
@@ -179,6 +217,12 @@ export function createEnvironmentsRepository({ db }: Database) {
   }
 }
 
+/** An id with its dashes or without them, which Postgres takes for the same. */
+const ID = /^[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}$/i
+
+const isNamed = (table: typeof environments | typeof projects, name: string): SQL | undefined =>
+  or(eq(table.key, name), ID.test(name) ? eq(table.id, name) : undefined)
+
 /** A key that equals another row's id would make both names ambiguous. */
 async function assertKeyIsNoId(
   table: typeof environments | typeof projects,
@@ -186,5 +230,5 @@ async function assertKeyIsNoId(
   code: 'environment_key_taken' | 'project_key_taken',
   tx: Tx,
 ): Promise<void> {
-  if (isUuid(key) && (await tx.$count(table, eq(table.id, key))) > 0) throw new AppError(code)
+  if (ID.test(key) && (await tx.$count(table, eq(table.id, key))) > 0) throw new AppError(code)
 }

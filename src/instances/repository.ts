@@ -1,8 +1,8 @@
-import { and, eq, type SQL, sql } from 'drizzle-orm'
+import { and, eq, or, type SQL, sql } from 'drizzle-orm'
 import { alias } from 'drizzle-orm/pg-core'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
-import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
+import { allOf, containing, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
 import { accounts, relations, relationshipTuples, resourceInstances, resources } from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
@@ -24,8 +24,8 @@ export type InstanceRow = {
   updatedAt: Date
 }
 
-/** `account`: key or id. `resource`: key. */
-export type InstanceFilters = { account?: string; resource?: string; key?: string }
+/** `account`: key or id. `resource`: key. `q`: a part of the key. */
+export type InstanceFilters = { account?: string; resource?: string; key?: string; q?: string }
 
 /** What an instance is named by: the key of its resource, and its own key or id. */
 export type InstanceName = { type: string; key: string }
@@ -58,7 +58,7 @@ export type TupleRow = {
   createdAt: Date
 }
 
-/** `subject`, `object`: an id, `type:key` or `type:id`. `account`: key or id. The others are keys. */
+/** `subject`, `object`: an id, `type:key` or `type:id`. `account`, `relation`: key or id. The others are keys. */
 export type TupleFilters = {
   subject?: string
   relation?: string
@@ -132,6 +132,7 @@ export function createInstancesRepository({ db }: Database, environmentId = DEFA
           ? undefined
           : sql`${resourceInstances.resourceId} = ${resourceNamed(filters.resource)}`,
         filters.key === undefined ? undefined : eq(resourceInstances.key, filters.key),
+        filters.q === undefined ? undefined : sql`${resourceInstances.key} like ${containing(filters.q)}`,
       )
       const page = clauses.toPage(
         await selectInstances(db)
@@ -176,6 +177,36 @@ export function createInstancesRepository({ db }: Database, environmentId = DEFA
         ({ type, key }) => isUuid(key) && !byKey.some(({ name }) => name.type === type && name.key === key),
       )
       return missing.length === 0 ? byKey : [...byKey, ...(await held(missing, sql`i.id = x.key::uuid`, tx))]
+    },
+
+    /** Those of `ids` that are there, held until the transaction ends, each under its name. */
+    async holdInstancesById(ids: readonly string[], tx: Tx): Promise<Located[]> {
+      if (ids.length === 0) return []
+      type Row = { type: string; key: string; id: string; account_id: string }
+      const { rows } = await tx.execute<Row>(sql`select r.key as type, i.key, i.id, i.account_id
+        from resource_instances i join resources r on r.id = i.resource_id
+        where i.environment_id = ${env} and i.id = any(${uuids(ids)})
+        order by i.id for key share of i`)
+      return rows.map(({ type, key, id, account_id: accountId }) => ({ name: { type, key }, id, accountId }))
+    },
+
+    /** Those of `ids` that are there, locked for a change. */
+    async lockInstances(ids: readonly string[], tx: Tx): Promise<InstanceRow[]> {
+      return await selectInstances(tx)
+        .where(
+          and(
+            eq(resourceInstances.environmentId, environmentId),
+            sql`${resourceInstances.id} = any(${uuids(ids)})`,
+          ),
+        )
+        .orderBy(resourceInstances.id)
+        .for('update', { of: resourceInstances })
+    },
+
+    async listInstancesById(ids: readonly string[], tx: Tx): Promise<InstanceRow[]> {
+      return await selectInstances(tx)
+        .where(sql`${resourceInstances.id} = any(${uuids(ids)})`)
+        .orderBy(resourceInstances.id)
     },
 
     /** The ids of those of `keys` that are resources of the application, held until the transaction ends. */
@@ -273,9 +304,9 @@ export function createInstancesRepository({ db }: Database, environmentId = DEFA
         .where(eq(resourceInstances.id, id))
     },
 
-    /** With its relationships and the roles held on it. */
-    async deleteInstance(id: string, tx: Tx): Promise<void> {
-      await tx.delete(resourceInstances).where(eq(resourceInstances.id, id))
+    /** With their relationships and the roles held on them. */
+    async deleteInstances(ids: readonly string[], tx: Tx): Promise<void> {
+      await tx.delete(resourceInstances).where(sql`${resourceInstances.id} = any(${uuids(ids)})`)
     },
 
     async listTuples(filters: TupleFilters, request: PageRequest): Promise<Page<TupleRow>> {
@@ -288,7 +319,9 @@ export function createInstancesRepository({ db }: Database, environmentId = DEFA
           : sql`${relationshipTuples.subjectId} = ${instanceReferred(subject)}`,
         object === undefined ? undefined : sql`${relationshipTuples.objectId} = ${instanceReferred(object)}`,
         account === undefined ? undefined : sql`${relationshipTuples.accountId} = ${accountNamed(account)}`,
-        relation === undefined ? undefined : eq(relations.key, relation),
+        relation === undefined
+          ? undefined
+          : or(eq(relations.key, relation), isUuid(relation) ? eq(relations.id, relation) : undefined),
         subjectType === undefined ? undefined : sql`${subjects.resourceId} = ${resourceNamed(subjectType)}`,
         objectType === undefined ? undefined : sql`${objects.resourceId} = ${resourceNamed(objectType)}`,
       )

@@ -1,7 +1,7 @@
 import type { AuditRepository } from '../audit/repository.ts'
 import { type Database, type Tx, transact } from '../db/client.ts'
 import { AppError, type FieldError, fail, type ProblemCode } from '../errors.ts'
-import { newId } from '../ids.ts'
+import { isUuid, newId } from '../ids.ts'
 import { APPLICATION_KEY } from '../permissions.ts'
 import { splitInstance } from '../policy/facts-repository.ts'
 import type { Caller } from '../principal.ts'
@@ -17,6 +17,9 @@ export type TupleName = { subject: string; relation: string; object: string }
 
 /** `account`, key or id: where instances that are missing are created. */
 export type NewTuple = TupleName & { account?: string }
+
+/** `isBesideOther`: an end that is missing is created in the account of the other one, if the tuple names none. */
+type Placement = { isBesideOther?: boolean }
 
 /** What a bulk write of tuples did. */
 export type TuplesChanged = {
@@ -106,8 +109,32 @@ export function createInstancesService({ database, environmentId, instances, aud
     async deleteInstance(caller: Caller, id: string): Promise<void> {
       await transact(db, async (tx) => {
         const instance = (await instances.lockInstance(id, tx)) ?? fail('instance_not_found')
-        await instances.deleteInstance(id, tx)
+        await instances.deleteInstances([id], tx)
         await audit.append(instanceEvent('instance.deleted', caller, instance), tx)
+      })
+    },
+
+    /**
+     * The same for many, all of them or none; those that are not there are passed over.
+     * @param refs names (`type:key`, then `type:id`) or ids
+     * @param pointer where in the request the list stands
+     * @throws AppError validation_failed for what is no name
+     */
+    async deleteInstances(caller: Caller, refs: readonly string[], pointer: string): Promise<void> {
+      await transact(db, async (tx) => {
+        const { located } = await locate(
+          refs.map((ref, index) => ({ ref, pointer: `${pointer}/${index}` })),
+          tx,
+          'find',
+        )
+        const ids = distinct([...located.values()].map(({ id }) => id))
+        if (ids.length === 0) return
+        const rows = await instances.lockInstances(ids, tx)
+        await instances.deleteInstances(ids, tx)
+        await audit.appendAll(
+          rows.map((row) => instanceEvent('instance.deleted', caller, row)),
+          tx,
+        )
       })
     },
 
@@ -185,12 +212,32 @@ export function createInstancesService({ database, environmentId, instances, aud
       tx: Tx,
     ): Promise<InstanceRow> {
       const pointer = '/body/resource_instance'
-      throwFirst(nameFaults(ref, pointer))
-      const { located, created } = await locate([{ ref, account, pointer }], tx)
-      const id = located.get(ref)?.id ?? fail('instance_not_found')
-      const instance = (await instances.findInstance(id, tx)) ?? fail('instance_not_found')
-      if (created.length > 0) await audit.append(instanceEvent('instance.created', caller, instance), tx)
-      return instance
+      const { id } =
+        (await this.ensureInstances(caller, [{ ref, account, pointer }], tx)).get(ref) ??
+        fail('instance_not_found')
+      return (await instances.findInstance(id, tx)) ?? fail('instance_not_found')
+    },
+
+    /**
+     * The same for many, by the names or ids that they were asked for by.
+     * @param assertMayCreate is called before instances are created, and may refuse
+     */
+    async ensureInstances(
+      caller: Caller,
+      named: readonly NamedInstance[],
+      tx: Tx,
+      assertMayCreate: () => void = () => {},
+    ): Promise<Map<string, Located>> {
+      if (named.length === 0) return new Map()
+      const { located, created } = await locate(named, tx, assertMayCreate)
+      if (created.length === 0) return located
+      await audit.appendAll(
+        (await instances.listInstancesById(created, tx)).map((row) =>
+          instanceEvent('instance.created', caller, row),
+        ),
+        tx,
+      )
+      return located
     },
 
     /** @throws AppError tuple_not_found */
@@ -204,9 +251,13 @@ export function createInstancesService({ database, environmentId, instances, aud
      * @throws AppError tuple_exists, instance_not_found, resource_not_found, account_not_found, relation_mismatch,
      *   instances_in_different_accounts, validation_failed
      */
-    async createTuple(caller: Caller, input: NewTuple): Promise<TupleRow> {
+    async createTuple(
+      caller: Caller,
+      input: NewTuple,
+      { isBesideOther = false }: Placement = {},
+    ): Promise<TupleRow> {
       return await transact(db, async (tx) => {
-        const { ids, created } = await writeTuples([input], () => '/body', tx)
+        const { ids, created } = await writeTuples([input], () => '/body', isBesideOther, tx)
         const [id = fail('tuple_exists')] = ids
         for (const instanceId of created) {
           const instance = (await instances.findInstance(instanceId, tx)) ?? fail('instance_not_found')
@@ -236,9 +287,10 @@ export function createInstancesService({ database, environmentId, instances, aud
     async createTuples(
       caller: Caller,
       tuples: readonly NewTuple[],
-      options: { existing: 'fail' | 'skip'; pointer?: string },
+      { pointer, ...options }: { existing: 'fail' | 'skip'; pointer?: string } & Placement,
     ): Promise<TuplesChanged> {
-      return await changeTuples(caller, { create: tuples }, { missing: 'skip', ...options })
+      const pointers = pointer === undefined ? {} : { create: pointer }
+      return await changeTuples(caller, { create: tuples }, { ...options, missing: 'skip', pointers })
     },
 
     /**
@@ -249,9 +301,10 @@ export function createInstancesService({ database, environmentId, instances, aud
     async deleteTuples(
       caller: Caller,
       tuples: readonly TupleName[],
-      options: { missing: 'fail' | 'skip'; pointer?: string },
+      { missing, pointer }: { missing: 'fail' | 'skip'; pointer?: string },
     ): Promise<TuplesChanged> {
-      return await changeTuples(caller, { delete: tuples }, { existing: 'skip', ...options })
+      const pointers = pointer === undefined ? {} : { delete: pointer }
+      return await changeTuples(caller, { delete: tuples }, { existing: 'skip', missing, pointers })
     },
 
     changeTuples,
@@ -264,13 +317,18 @@ export function createInstancesService({ database, environmentId, instances, aud
   async function changeTuples(
     caller: Caller,
     changes: { create?: readonly NewTuple[]; delete?: readonly TupleName[] },
-    options: { existing: 'fail' | 'skip'; missing: 'fail' | 'skip'; pointer?: string },
+    options: {
+      existing: 'fail' | 'skip'
+      missing: 'fail' | 'skip'
+      pointers?: { create?: string; delete?: string }
+    } & Placement,
   ): Promise<TuplesChanged> {
     const { create = [], delete: remove = [] } = changes
-    const { existing, missing, pointer = '/body' } = options
+    const { existing, missing, pointers, isBesideOther = false } = options
+    const at = { create: '/body/create', delete: '/body/delete', ...pointers }
     return await transact(db, async (tx) => {
-      const deleted = await removeTuples(remove, (index) => `${pointer}/delete/${index}`, tx)
-      const written = await writeTuples(create, (index) => `${pointer}/create/${index}`, tx)
+      const deleted = await removeTuples(remove, (index) => `${at.delete}/${index}`, tx)
+      const written = await writeTuples(create, (index) => `${at.create}/${index}`, isBesideOther, tx)
       const counts = {
         created: written.ids.length,
         existing: create.length - written.ids.length,
@@ -302,8 +360,7 @@ export function createInstancesService({ database, environmentId, instances, aud
 
   async function removeTuples(tuples: readonly TupleName[], at: (index: number) => string, tx: Tx) {
     if (tuples.length === 0) return { ids: [], accountIds: [] }
-    const named = namesOf(tuples, at)
-    const located = byRef(named, await instances.holdInstances(distinctNames(named), tx))
+    const { located } = await locate(namesOf(tuples, at), tx, 'find')
     const known = tuples.flatMap(({ subject, relation, object }) => {
       const [from, to] = [located.get(subject), located.get(object)]
       return from && to ? [{ subjectId: from.id, relation, objectId: to.id, accountId: to.accountId }] : []
@@ -312,10 +369,27 @@ export function createInstancesService({ database, environmentId, instances, aud
     return { ids, accountIds: known.map(({ accountId }) => accountId) }
   }
 
+  /** Those that name no account with that of the end that is there. */
+  async function besideOther(tuples: readonly NewTuple[], at: (index: number) => string, tx: Tx) {
+    const homeless = tuples.filter(({ account }) => account === undefined)
+    if (homeless.length === 0) return tuples
+    const { located } = await locate(namesOf(homeless, at), tx, 'find')
+    return tuples.map((tuple): NewTuple => {
+      const other = located.get(tuple.subject) ?? located.get(tuple.object)
+      return tuple.account === undefined && other ? { ...tuple, account: other.accountId } : tuple
+    })
+  }
+
   /** @returns the ids of new tuples and of instances created for them */
-  async function writeTuples(tuples: readonly NewTuple[], at: (index: number) => string, tx: Tx) {
+  async function writeTuples(
+    tuples: readonly NewTuple[],
+    at: (index: number) => string,
+    isBesideOther: boolean,
+    tx: Tx,
+  ) {
     if (tuples.length === 0) return { ids: [], created: [], accountIds: [] }
-    const { located, created } = await locate(namesOf(tuples, at), tx)
+    const placed = isBesideOther ? await besideOther(tuples, at, tx) : tuples
+    const { located, created } = await locate(namesOf(placed, at), tx)
     const ends = tuples.map(({ subject, relation, object }) => ({
       from: located.get(subject) ?? fail('instance_not_found'),
       relation,
@@ -372,27 +446,40 @@ export function createInstancesService({ database, environmentId, instances, aud
   }
 
   /**
-   * The instances of these names, held until the transaction ends. One that is missing is created in the account that
-   * stands beside its name.
+   * The instances of these names or ids, held until the transaction ends. One that is missing is created in the
+   * account that stands beside its name, or, to `find` only, left out.
    */
   async function locate(
-    named: readonly Named[],
+    named: readonly NamedInstance[],
     tx: Tx,
+    creating: (() => void) | 'find' = () => {},
   ): Promise<{ located: Map<string, Located>; created: string[] }> {
-    const names = distinctNames(named)
-    const located = byRef(named, await instances.holdInstances(names, tx))
+    const byId = named.filter(({ ref }) => isUuid(ref))
+    const byName = named.filter(({ ref }) => !isUuid(ref))
+    throwFirst(byName.flatMap(({ ref, pointer }) => nameFaults(ref, pointer)))
+    const names = distinctNames(byName)
+    const located = byRef(byName, await instances.holdInstances(names, tx))
+    const ids = distinct(byId.map(({ ref }) => ref))
+    const known = new Map((await instances.holdInstancesById(ids, tx)).map((one) => [one.id, one]))
+    for (const { ref } of byId) {
+      const found = known.get(ref.toLowerCase())
+      if (found) located.set(ref, found)
+    }
     const missing = named.filter(({ ref }) => !located.has(ref))
-    if (missing.length === 0) return { located, created: [] }
+    if (missing.length === 0 || creating === 'find') return { located, created: [] }
     throwFirst(
-      missing.flatMap(({ account, pointer }) =>
-        account === undefined ? [faultOf('instance_not_found', pointer)] : [],
+      missing.flatMap(({ ref, account, pointer }) =>
+        account === undefined || isUuid(ref) ? [faultOf('instance_not_found', pointer)] : [],
       ),
     )
+    creating()
     const created = await createMissing(missing, tx)
-    return { located: byRef(named, await instances.holdInstances(names, tx)), created }
+    for (const [ref, found] of byRef(byName, await instances.holdInstances(names, tx)))
+      located.set(ref, found)
+    return { located, created }
   }
 
-  async function createMissing(missing: readonly Named[], tx: Tx): Promise<string[]> {
+  async function createMissing(missing: readonly NamedInstance[], tx: Tx): Promise<string[]> {
     const resourceIds = await instances.holdResources(
       distinct(missing.map(({ ref }) => splitInstance(ref).type)),
       tx,
@@ -415,24 +502,21 @@ export function createInstancesService({ database, environmentId, instances, aud
   }
 }
 
-/** A name as the request has it, where, and the account beside it. */
-type Named = { ref: string; account?: string | undefined; pointer: string }
+/** A name or id as the request has it, where, and the account beside it. */
+export type NamedInstance = { ref: string; account?: string | undefined; pointer: string }
 
-/** The names of both ends. @throws AppError validation_failed */
-function namesOf(tuples: readonly NewTuple[], at: (index: number) => string): Named[] {
-  const named = tuples.flatMap((tuple, index) =>
+/** The names of both ends. */
+const namesOf = (tuples: readonly NewTuple[], at: (index: number) => string): NamedInstance[] =>
+  tuples.flatMap((tuple, index) =>
     ENDS.map((end) => ({ ref: tuple[end], account: tuple.account, pointer: `${at(index)}/${end}` })),
   )
-  throwFirst(named.flatMap(({ ref, pointer }) => nameFaults(ref, pointer)))
-  return named
-}
 
 const distinct = (values: readonly string[]): string[] => [...new Set(values)]
 
-const distinctNames = (named: readonly Named[]): InstanceName[] =>
+const distinctNames = (named: readonly NamedInstance[]): InstanceName[] =>
   distinct(named.map(({ ref }) => ref)).map(splitInstance)
 
-function byRef(named: readonly Named[], found: readonly Located[]): Map<string, Located> {
+function byRef(named: readonly NamedInstance[], found: readonly Located[]): Map<string, Located> {
   const known = new Map(found.map((one) => [`${one.name.type}:${one.name.key}`, one]))
   return new Map(
     named.flatMap(({ ref }) => {

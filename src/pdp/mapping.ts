@@ -1,6 +1,7 @@
 import { AppError } from '../errors.ts'
 import type { Attributes, Question } from '../policy/engine/model.ts'
 import type { HeldPermissions, PermissionsQuery } from '../policy/listings.ts'
+import type { MappedUrl } from '../policy/url-mapping.ts'
 
 type Json = Readonly<Record<string, unknown>>
 
@@ -110,6 +111,33 @@ export function usersQueryOf(value: unknown): Omit<Question, 'user'> {
   }
 }
 
+/** A question about a request to a URL, before it is known which action that is. */
+export type UrlQuestion = {
+  user: Question['user']
+  url: string
+  httpMethod: string
+  tenant: string | undefined
+  context: Attributes | undefined
+}
+
+/** @throws AppError validation_failed */
+export function urlQuestionOf(value: unknown): UrlQuestion {
+  const body = objectOf(value, '')
+  return {
+    user: userOf(body['user']),
+    url: textOf(body['url'], 'url'),
+    httpMethod: textOf(body['http_method'], 'http_method'),
+    tenant: optionalTextOf(body['tenant'], 'tenant'),
+    context: attributesOf(body['context'], 'context'),
+  }
+}
+
+/** The question about what the request is. */
+export const questionAbout = (
+  { user, tenant, context }: UrlQuestion,
+  { resource, action, attributes }: MappedUrl,
+): Question => ({ user, action: { name: action }, resource: { type: resource, tenant, attributes }, context })
+
 /** The check that a gateway sends as headers. @throws AppError validation_failed */
 export function questionOfHeaders(headers: Json): Question {
   const header = (name: string): string => {
@@ -163,7 +191,7 @@ function resourceOf(value: unknown, index?: number): Question['resource'] {
   }
 }
 
-const isObject = (value: unknown): value is Json =>
+export const isObject = (value: unknown): value is Json =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
 function objectOf(value: unknown, field: string, index?: number): Json {

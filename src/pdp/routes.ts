@@ -1,18 +1,23 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
+import { DEFAULT_ENVIRONMENT } from '../db/client.ts'
+import { AppError } from '../errors.ts'
 import { presentLocalAssignment } from '../permit/schemas.ts'
 import type { Decision, Question } from '../policy/engine/model.ts'
 import type { PermissionsQuery } from '../policy/listings.ts'
 import type { Services } from '../services.ts'
 import { askedWithin, boundTo, isBound, mayCheck, tenantWithin } from './binding.ts'
 import { answerErrorsAsPdp } from './errors.ts'
+import { questionOfKong, readKongRoutes } from './kong.ts'
 import {
   permissionsQueryOf,
+  questionAbout,
   questionOf,
   questionOfAllTenants,
   questionOfHeaders,
   questionsOf,
   tokenInBody,
+  urlQuestionOf,
   userInQuery,
   usersQueryOf,
   withBareKeys,
@@ -24,11 +29,14 @@ import {
   AllTenantsSchema,
   AnyBody,
   BulkSchema,
+  KongOffSchema,
+  KongSchema,
   LocalAssignmentsQuery,
   OpaSchema,
   presentAuthorizedUsers,
   presentExplanation,
   presentTenant,
+  presentUnmapped,
   presentUserPermissions,
   REFUSED,
   TenantsSchema,
@@ -72,6 +80,9 @@ export function pdpRoutes({ modelOf, config, isReady }: Dependencies): FastifyPl
     const decision = decisionsFor(request).checkNow(question, { requestId: request.id })
     return decision ? answerOf(decision) : answerWith(request, question, false)
   }
+
+  /** Kong has no key to send, so it is heard at the port for it alone, which the operator keeps to it. */
+  const kongRoutes = config.pdp.kongRoutes === undefined ? undefined : readKongRoutes(config.pdp.kongRoutes)
 
   const guarded = { config: { access: mayCheck } } as const
   const asking = { ...guarded, bodyLimit: Math.min(BODY_LIMIT_BYTES, config.http.bodyLimitBytes) } as const
@@ -121,6 +132,18 @@ export function pdpRoutes({ modelOf, config, isReady }: Dependencies): FastifyPl
     )
 
     app.post(
+      '/allowed_url',
+      { ...asking, schema: { hide: true, body: AnyBody, response: { 200: AllowedSchema } } },
+      async (request) => {
+        const asked = urlQuestionOf(request.body)
+        const mapping = await decisionsFor(request).urlMapping()
+        const mapped = mapping.find(asked.url, asked.httpMethod)
+        if (mapped) return await answerWith(request, questionAbout(asked, mapped), isDebugging(request.body))
+        return presentUnmapped(isBound(request) ? [] : mapping.rulesFor(asked.httpMethod))
+      },
+    )
+
+    app.post(
       '/allowed/all-tenants',
       {
         ...asking,
@@ -164,6 +187,25 @@ export function pdpRoutes({ modelOf, config, isReady }: Dependencies): FastifyPl
       '/nginx_allowed',
       { ...asking, schema: { hide: true, response: { 200: AllowedSchema } } },
       async (request) => await answerWith(request, questionOfHeaders(request.headers), config.policy.debug),
+    )
+
+    app.post(
+      '/kong',
+      {
+        ...asking,
+        config: { access: 'public' },
+        schema: { hide: true, body: AnyBody, response: { 200: KongSchema, 503: KongOffSchema } },
+      },
+      async (request, reply) => {
+        if (!kongRoutes) return await reply.code(503).send({ detail: 'PDP_KONG_INTEGRATION is off' })
+        if (request.socket.localPort !== config.pdp.port) throw new AppError('not_found')
+        const question = questionOfKong(request.body, kongRoutes)
+        if (!question) return { result: false }
+        const { allowed } = await modelOf(DEFAULT_ENVIRONMENT).decisions.check(question, {
+          requestId: request.id,
+        })
+        return { result: allowed }
+      },
     )
 
     app.get(

@@ -1,7 +1,9 @@
 import Type, { type Static } from 'typebox'
+import { presentMappingRule } from '../permit/proxies-schemas.ts'
 import type { Explanation } from '../policy/engine/explain.ts'
 import type { Question, TenantFacts } from '../policy/engine/model.ts'
 import type { Authorization, HeldPermissions } from '../policy/listings.ts'
+import type { MappingRule } from '../policy/url-mapping.ts'
 
 /** Anything that is JSON; what it must be, mapping.ts says. The check of its depth comes with having a schema. */
 export const AnyBody = Type.Unknown()
@@ -45,12 +47,28 @@ export const LocalAssignmentsQuery = Type.Object({
   per_page: Type.Integer({ minimum: 1, maximum: 100, default: 30 }),
 })
 
+/** What Kong's OPA plugin takes. */
+export const KongSchema = Type.Object({ result: Type.Boolean() })
+export const KongOffSchema = Type.Object({ detail: Type.String() })
+
 export const ALLOWED: Allowed = Object.freeze({ allow: true, result: true })
 export const REFUSED: Allowed = Object.freeze({ allow: false, result: false })
 
 export const presentTenant = ({ key, attributes }: TenantFacts): Static<typeof TenantSchema> => ({
   key,
   attributes: { ...attributes },
+})
+
+/** So many rules are shown at most when none fits: what they are is not the answer. */
+const MOST_RULES_SHOWN = 100
+
+/** The answer when no rule is about the request. `rules`: those about its method, as far as the caller may see them. */
+export const presentUnmapped = (rules: readonly MappingRule[]): Allowed => ({
+  ...REFUSED,
+  debug: {
+    reason: 'No mapping rule fits the URL and the HTTP method',
+    mapping_rules: rules.slice(0, MOST_RULES_SHOWN).map(presentMappingRule),
+  },
 })
 
 /** Permissions by `__tenant:KEY` and by `type:key`. */

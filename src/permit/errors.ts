@@ -1,6 +1,7 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { type AppError, PROBLEMS, type ProblemCode } from '../errors.ts'
 import { setProblemHeaders } from '../http/problem.ts'
+import { MOST_PER_PAGE } from './schemas.ts'
 
 /** The codes of Permit's errors that are sent here; SDKs know no others. */
 type ErrorCode =
@@ -10,16 +11,24 @@ type ErrorCode =
   | 'DUPLICATE_ENTITY'
   | 'FORBIDDEN_ACCESS'
   | 'MISMATCH_RESOURCE_INSTANCES_TENANTS'
+  | 'MISMATCH_RELATION_TYPE'
   | 'CONCURRENT_OPERATION_DISALLOWED'
+  | 'PAGINATION_SIZE_OVERREACHED'
   | 'UNAUTHORIZED'
 
 const OWN_CODES: Partial<Record<ProblemCode, ErrorCode>> = {
   conflict: 'CONCURRENT_OPERATION_DISALLOWED',
   instances_in_different_accounts: 'MISMATCH_RESOURCE_INSTANCES_TENANTS',
+  relation_mismatch: 'MISMATCH_RELATION_TYPE',
   user_is_protected: 'FORBIDDEN_ACCESS',
   account_has_people: 'FORBIDDEN_ACCESS',
   account_is_default: 'FORBIDDEN_ACCESS',
+  environment_is_default: 'FORBIDDEN_ACCESS',
   last_super_admin: 'FORBIDDEN_ACCESS',
+  limit_reached: 'INVALID_INPUT',
+  resource_in_use: 'FORBIDDEN_ACCESS',
+  condition_set_has_children: 'FORBIDDEN_ACCESS',
+  condition_set_cycle: 'INVALID_INPUT',
 }
 
 const CODES: Record<number, ErrorCode> = {
@@ -29,16 +38,23 @@ const CODES: Record<number, ErrorCode> = {
   409: 'DUPLICATE_ENTITY',
 }
 
+/** To SDKs 409 says that a thing exists already, and 422 that a field is not valid: these say neither. */
+const BAD_REQUESTS = new Set<ProblemCode>(['limit_reached', 'role_cycle', 'condition_set_cycle'])
+
+const statusOf = ({ code, status }: AppError): number => (BAD_REQUESTS.has(code) ? 400 : status)
+
 /** Answers every failure within `app` as Permit's management API does. `baseUrl`: where the pages of problems are. */
 export function answerErrorsAsPermit(app: FastifyInstance, baseUrl: string): void {
   app.setErrorHandler(async (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
     const problem = await app.reportFailure(error, request)
     setProblemHeaders(problem, reply)
     const body =
-      problem.code === 'validation_failed' ? validationError(problem) : errorOf(problem, request.id, baseUrl)
+      problem.code === 'validation_failed'
+        ? validationError(problem, request, baseUrl)
+        : errorOf(problem, request.id, baseUrl)
     // As bytes, because the framework adds a charset to texts, and a client compares the type with this one.
     return await reply
-      .code(problem.status)
+      .code(statusOf(problem))
       .header('content-type', 'application/json')
       .send(Buffer.from(JSON.stringify(body)))
   })
@@ -56,12 +72,23 @@ function errorOf(problem: AppError, requestId: string, baseUrl: string) {
   }
 }
 
-const validationError = ({ errors = [] }: AppError) => ({
-  detail: errors.map(({ pointer, detail }) => ({
+function validationError(problem: AppError, request: FastifyRequest, baseUrl: string) {
+  const { errors = [] } = problem
+  const detail = errors.map(({ pointer, detail }) => ({
     loc: pointer.split('/').slice(1).map(segmentOf),
     msg: detail,
     type: 'value_error',
-  })),
+  }))
+  return asksForTooMany(request.query) ? { ...tooLargePage(request, problem, baseUrl), detail } : { detail }
+}
+
+const asksForTooMany = (query: unknown): boolean =>
+  typeof query === 'object' && query !== null && 'per_page' in query && Number(query.per_page) > MOST_PER_PAGE
+
+const tooLargePage = (request: FastifyRequest, problem: AppError, baseUrl: string) => ({
+  ...errorOf(problem, request.id, baseUrl),
+  error_code: 'PAGINATION_SIZE_OVERREACHED' satisfies ErrorCode,
+  message: `A page has ${MOST_PER_PAGE} items at most`,
 })
 
 const segmentOf = (segment: string): string | number =>

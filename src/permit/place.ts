@@ -1,9 +1,6 @@
-import type { FastifyRequest } from 'fastify'
-import { AppError, fail } from '../errors.ts'
-import { isUuid } from '../ids.ts'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { fail } from '../errors.ts'
 import type { Services } from '../services.ts'
-import { dashed } from './names.ts'
-import type { Place } from './repository.ts'
 import { type PlaceIds, placeIds } from './schemas.ts'
 
 declare module 'fastify' {
@@ -14,37 +11,25 @@ declare module 'fastify' {
 }
 
 type Params = { proj_id?: string; env_id?: string }
+const PLACE_IN_PATH = '/:proj_id/:env_id'
 
 /**
- * A hook that has the environment of the path be that of the request.
- * @throws AppError environment_not_allowed for one that the caller's key does not open
+ * Has the environment that the path of a route within `app` names, by keys or ids, be that of the request, and its place
+ * be known (`placeOf`). What the caller's key does not open is refused on entering, before anything else is looked at.
  */
-export function enterPlace({ modelOf, environments }: Pick<Services, 'modelOf' | 'environments'>) {
-  return async (request: FastifyRequest): Promise<void> => {
-    const { proj_id: project, env_id: environment } = request.params as Params
-    const here = await modelOf(request.environmentId).permit.findPlace()
-    if (project === undefined || environment === undefined || (here && isAt(here, project, environment))) {
-      request.place = placeIds(here ?? fail('environment_not_found'))
-      return
-    }
-    const { principal } = request
-    if (principal?.type !== 'api_key' || principal.environmentId !== null)
-      throw new AppError('environment_not_allowed')
-    const name = isUuid(dashed(environment)) ? dashed(environment) : `${project}/${environment}`
-    const entry = await environments.enter(principal, name)
-    const there = await modelOf(entry.environmentId).permit.findPlace()
-    if (!there || !isAt(there, project, environment)) throw new AppError('environment_not_found')
-    request.environmentId = entry.environmentId
-    request.place = placeIds(there)
-  }
+export function inPlace(app: FastifyInstance, { environments }: Pick<Services, 'environments'>): void {
+  app.addHook('onRoute', (route) => {
+    if (route.url.includes(PLACE_IN_PATH)) route.config = { ...route.config, environmentInPath: nameInPath }
+  })
+  app.addHook('preHandler', async (request) => {
+    request.place = placeIds(await environments.getPlace(request.environmentId))
+  })
 }
 
-/** The place of a request that has passed `enterPlace`. */
+/** The place of a request to a route within `inPlace`. */
 export const placeOf = ({ place }: FastifyRequest): PlaceIds => place ?? fail('environment_not_found')
 
-const isAt = (place: Place, project: string, environment: string): boolean =>
-  isNamed(project, place.projectKey, place.projectId) &&
-  isNamed(environment, place.environmentKey, place.environmentId)
-
-const isNamed = (name: string, key: string, id: string): boolean =>
-  name === key || dashed(name).toLowerCase() === id
+function nameInPath({ params }: FastifyRequest): string {
+  const { proj_id: project = '', env_id: environment = '' } = params as Params
+  return `${project}/${environment}`
+}

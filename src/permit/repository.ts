@@ -1,5 +1,5 @@
 import { and, asc, eq, inArray, isNull, or, type SQL, sql } from 'drizzle-orm'
-import { alias } from 'drizzle-orm/pg-core'
+import { alias, type PgColumn } from 'drizzle-orm/pg-core'
 import type { Database, Executor, Tx } from '../db/client.ts'
 import {
   accountMembers,
@@ -71,7 +71,7 @@ const isNamed = (
 export type PermitRepository = ReturnType<typeof createPermitRepository>
 
 /** What Permit's own shapes hold of several tables. Built-in roles are not there. */
-export function createPermitRepository({ db }: Database, environmentId: string) {
+export function createPermitRepository({ db, prepare }: Database, environmentId: string) {
   const isInForce = sql`coalesce(${roleAssignments.expiresAt} > now(), true)`
 
   /** Roles that are held everywhere have no tenant to be shown in. */
@@ -117,6 +117,39 @@ export function createPermitRepository({ db }: Database, environmentId: string) 
         .leftJoin(resourceInstances, eq(resourceInstances.id, roleAssignments.resourceInstanceId))
         .leftJoin(types, eq(types.id, resourceInstances.resourceId)),
   })
+
+  const areAsked = (userId: PgColumn) => sql`${userId} = any(${sql.placeholder('userIds')}::uuid[])`
+
+  const membershipsOf = (ex: Executor, name = '') =>
+    ex
+      .select({ userId: accountMembers.userId, tenant: accounts.key, status: accountMembers.status })
+      .from(accountMembers)
+      .innerJoin(accounts, and(eq(accounts.id, accountMembers.accountId), isNull(accounts.deletedAt)))
+      .where(areAsked(accountMembers.userId))
+      .orderBy(asc(accounts.key))
+      .prepare(name)
+
+  const heldBy = (ex: Executor, name = '') =>
+    ex
+      .select({
+        userId: roleAssignments.userId,
+        role: roles.key,
+        tenant: accounts.key,
+        resource: types.key,
+        instance: resourceInstances.key,
+      })
+      .from(roleAssignments)
+      .innerJoin(roles, and(eq(roles.id, roleAssignments.roleId), eq(roles.isBuiltin, false)))
+      .innerJoin(accounts, and(eq(accounts.id, roleAssignments.accountId), isNull(accounts.deletedAt)))
+      .leftJoin(resourceInstances, eq(resourceInstances.id, roleAssignments.resourceInstanceId))
+      .leftJoin(types, eq(types.id, resourceInstances.resourceId))
+      .where(and(areAsked(roleAssignments.userId), isInForce))
+      .orderBy(asc(roleAssignments.id))
+      .prepare(name)
+
+  // Every page of people asks for these two, so they are planned once.
+  const membershipsOnPool = membershipsOf(db, prepare ? 'permit_memberships' : '')
+  const holdingsOnPool = heldBy(db, prepare ? 'permit_holdings' : '')
 
   const matching = (filters: GrantFilters): SQL | undefined =>
     and(
@@ -197,21 +230,12 @@ export function createPermitRepository({ db }: Database, environmentId: string) 
         userIds.map((userId) => [userId, { userId, members: [], grants: [] }]),
       )
       if (userIds.length === 0) return holdings
-      const members = await ex
-        .select({ userId: accountMembers.userId, tenant: accounts.key, status: accountMembers.status })
-        .from(accountMembers)
-        .innerJoin(accounts, and(eq(accounts.id, accountMembers.accountId), isNull(accounts.deletedAt)))
-        .where(inArray(accountMembers.userId, [...userIds]))
-        .orderBy(asc(accounts.key))
-      for (const { userId, ...member } of members) holdings.get(userId)?.members.push(member)
-      const grants = await grantsFrom(ex)
-        .select()
-        .where(and(inArray(roleAssignments.userId, [...userIds]), isInForce))
-        .orderBy(asc(roleAssignments.id))
-      for (const { user, role, tenant, instanceKey, resource } of grants) {
-        const grant = { role: role.key, tenant: tenant.key, resource, instance: instanceKey }
-        holdings.get(user.id)?.grants.push(grant)
-      }
+      const members = ex === db ? membershipsOnPool : membershipsOf(ex)
+      for (const { userId, ...member } of await members.execute({ userIds: [...userIds] }))
+        holdings.get(userId)?.members.push(member)
+      const grants = ex === db ? holdingsOnPool : heldBy(ex)
+      for (const { userId, ...grant } of await grants.execute({ userIds: [...userIds] }))
+        holdings.get(userId)?.grants.push(grant)
       return holdings
     },
   }

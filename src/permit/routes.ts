@@ -1,47 +1,76 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { Services } from '../services.ts'
+import { apiKeysRoutes } from './api-keys-routes.ts'
+import { bulkRoutes } from './bulk-routes.ts'
+import { definitionsRoutes } from './definitions-routes.ts'
+import { elementsRoutes } from './elements-routes.ts'
+import { environmentsRoutes } from './environments-routes.ts'
 import { answerErrorsAsPermit } from './errors.ts'
 import { grantsRoutes } from './grants-routes.ts'
-import { enterPlace } from './place.ts'
-import { scopeOf } from './schemas.ts'
+import { instancesRoutes, tuplesRoutes } from './instances-routes.ts'
+import { invitesRoutes } from './invites-routes.ts'
+import { inPlace } from './place.ts'
+import { projectsRoutes } from './projects-routes.ts'
+import { proxiesRoutes } from './proxies-routes.ts'
+import { resourcesRoutes } from './resources-routes.ts'
+import { rolesRoutes } from './roles-routes.ts'
+import { conditionSetsRoutes, setRulesRoutes } from './sets-routes.ts'
 import { tenantsRoutes } from './tenants-routes.ts'
 import { usersRoutes } from './users-routes.ts'
+import { readWaiting } from './waiting.ts'
 
-type Dependencies = Pick<Services, 'modelOf' | 'environments' | 'issuer'>
+type Dependencies = Pick<Services, 'modelOf' | 'environments' | 'apiKeys' | 'issuer' | 'config'>
 
 /** Facts under the path of their environment, and, as the Python SDK has them behind a PDP, under none. */
 const FACTS = ['/v2/facts/:proj_id/:env_id', '/facts']
+/** How many times as large as other bodies those of bulk requests may be: Permit allows 3,000 users in one. */
+const BULK_BODIES = 10
+/** What the policy of an environment speaks of. */
+const SCHEMA = '/v2/schema/:proj_id/:env_id'
 
 /**
  * The part of Permit's management API that its SDKs keep users, tenants and role assignments with. The protocol is not
  * ours, so it is no part of the OpenAPI document.
  */
 export function permitRoutes(services: Dependencies): FastifyPluginAsyncTypebox {
-  const { modelOf, environments, issuer } = services
+  const { modelOf, issuer, config } = services
+  const bulk = { modelOf, bulkBodyLimit: config.http.bodyLimitBytes * BULK_BODIES }
   return async (app) => {
     answerErrorsAsPermit(app, issuer)
 
-    app.get(
-      '/v2/api-key/scope',
-      { config: { access: 'signed-in' }, schema: { hide: true } },
-      async ({ principal, environmentId }) => {
-        const place = await modelOf(environmentId).permit.findPlace()
-        const opensMore = principal?.type === 'api_key' && principal.environmentId === null
-        if (!opensMore || !place) return scopeOf(place)
-        return { ...scopeOf(principal.project === null ? undefined : place), environment_id: null }
-      },
-    )
+    await app.register(apiKeysRoutes(services), { prefix: '/v2/api-key' })
+    await app.register(projectsRoutes(services), { prefix: '/v2/projects' })
+    await app.register(environmentsRoutes(services), { prefix: '/v2/projects/:proj_id/envs' })
+    await app.register(elementsRoutes, { prefix: '/v2/auth' })
 
     for (const prefix of FACTS) {
       await app.register(
         async (facts) => {
-          facts.addHook('preHandler', enterPlace({ modelOf, environments }))
+          inPlace(facts, services)
+          facts.addHook('preValidation', async ({ headers }) => readWaiting(headers))
           await facts.register(usersRoutes(services))
           await facts.register(tenantsRoutes(services))
           await facts.register(grantsRoutes(services))
+          await facts.register(instancesRoutes(bulk))
+          await facts.register(tuplesRoutes(bulk))
+          await facts.register(bulkRoutes(bulk))
+          await facts.register(setRulesRoutes(services))
+          await facts.register(proxiesRoutes(services))
+          await facts.register(invitesRoutes(services))
         },
         { prefix },
       )
     }
+
+    await app.register(
+      async (schema) => {
+        inPlace(schema, services)
+        await schema.register(rolesRoutes(bulk))
+        await schema.register(resourcesRoutes(services))
+        await schema.register(definitionsRoutes(services))
+        await schema.register(conditionSetsRoutes(services))
+      },
+      { prefix: SCHEMA },
+    )
   }
 }

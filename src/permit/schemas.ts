@@ -5,13 +5,13 @@ import type { UserRow } from '../users/repository.ts'
 import type { GrantRow, Holdings, Place } from './repository.ts'
 
 /** The organization that everything belongs to: there is one. */
-const ORGANIZATION_ID = '00000000-0000-7000-8000-000000000003'
+export const ORGANIZATION_ID = '00000000-0000-7000-8000-000000000003'
 
-const optional = <T extends TSchema>(schema: T) => Type.Optional(nullable(schema))
+export const optional = <T extends TSchema>(schema: T) => Type.Optional(nullable(schema))
 /** A key or an id. */
-const Name = Type.String({ minLength: 1, maxLength: 512 })
-const PersonName = Type.String({ maxLength: 255 })
-const Description = Type.String({ maxLength: 1000 })
+export const Name = Type.String({ minLength: 1, maxLength: 512 })
+export const PersonName = Type.String({ maxLength: 255 })
+export const Description = Type.String({ maxLength: 1000 })
 
 const GrantFields = { role: Name, tenant: optional(Name), resource_instance: optional(Name) }
 export const UserGrantBody = Type.Object(GrantFields)
@@ -45,11 +45,13 @@ export const UpdateTenantBody = Type.Object({
   attributes: optional(Attributes),
 })
 
-const page = {
+/** The most items of a page. */
+export const MOST_PER_PAGE = 100
+export const page = {
   page: Type.Integer({ minimum: 1, maximum: 1_000_000, default: 1 }),
-  per_page: Type.Integer({ minimum: 1, maximum: 100, default: 30 }),
+  per_page: Type.Integer({ minimum: 1, maximum: MOST_PER_PAGE, default: 30 }),
 }
-const Search = Type.Optional(Type.String({ maxLength: 128 }))
+export const Search = Type.Optional(Type.String({ maxLength: 128 }))
 /** One value, or the parameter repeated. */
 const Names = Type.Optional(
   Type.Unsafe<string | string[]>({
@@ -86,6 +88,10 @@ export const BulkGrantsQuery = Type.Object({
   }),
 })
 
+/** A list as SDKs want it: the items alone, or, when they were counted, with how many there are and on how many pages. */
+export const listed = <T>(items: T[], total: number | undefined, perPage: number) =>
+  total === undefined ? items : { data: items, total_count: total, page_count: Math.ceil(total / perPage) }
+
 /** The names of a query parameter; an empty one is none. */
 export function namesOf(value: string | string[] | undefined): string[] | undefined {
   const names = [value ?? []].flat().filter((name) => name !== '')
@@ -97,17 +103,13 @@ export const nameOf = (value: string | undefined): string | undefined => (value 
 
 export type PlaceIds = { organization_id: string; project_id: string; environment_id: string }
 
-export const placeIds = ({ projectId, environmentId }: Place): PlaceIds => ({
+export const placeIds = ({
+  projectId,
+  environmentId,
+}: Pick<Place, 'projectId' | 'environmentId'>): PlaceIds => ({
   organization_id: ORGANIZATION_ID,
   project_id: projectId,
   environment_id: environmentId,
-})
-
-/** What a key opens: absent ids stand for all. */
-export const scopeOf = (place: Place | undefined) => ({
-  organization_id: ORGANIZATION_ID,
-  project_id: place?.projectId ?? null,
-  environment_id: place?.environmentId ?? null,
 })
 
 export function presentUser(user: UserRow, holdings: Holdings | undefined, place: PlaceIds) {

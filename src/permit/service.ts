@@ -10,6 +10,7 @@ import type { RolesRepository } from '../roles/repository.ts'
 import type { RolesService } from '../roles/service.ts'
 import type { UserRow, UsersRepository } from '../users/repository.ts'
 import type { SyncedUser, SyncedUserChanges, UsersService } from '../users/service.ts'
+import { findApplicationRole } from './lookup.ts'
 import { dashed } from './names.ts'
 import type { GrantRow, Holdings, NumberedPage, PermitRepository } from './repository.ts'
 
@@ -33,6 +34,8 @@ type Dependencies = {
   rolesRepository: RolesRepository
   instances: InstancesService
 }
+
+export type PermitService = ReturnType<typeof createPermitService>
 
 /** A role and where it is held, found by the names of a grant. */
 type Resolved = { userId: string; roleId: string; accountId: string; instanceId: string | null }
@@ -69,13 +72,16 @@ export function createPermitService(dependencies: Dependencies) {
     return (await findUser(name)) ?? fail('user_not_found')
   }
 
-  async function getAccount(name: string, ex: Executor = db): Promise<AccountRow> {
+  async function findAccount(name: string, ex: Executor = db): Promise<AccountRow | undefined> {
     const id = dashed(name)
     return (
       (await accountsRepository.findAccountByKey(name, ex)) ??
-      (isUuid(id) ? await accountsRepository.findAccount(id, ex) : undefined) ??
-      fail('account_not_found')
+      (isUuid(id) ? await accountsRepository.findAccount(id, ex) : undefined)
     )
+  }
+
+  async function getAccount(name: string, ex: Executor = db): Promise<AccountRow> {
+    return (await findAccount(name, ex)) ?? fail('account_not_found')
   }
 
   /** A role of the application by key or id: of a resource, or, with null, one held in accounts. */
@@ -84,11 +90,7 @@ export function createPermitService(dependencies: Dependencies) {
     resourceId: string | null,
     ex: Executor = db,
   ): Promise<string | undefined> {
-    const id = dashed(name)
-    const role =
-      (await rolesRepository.findRoleByKey(name, ex, resourceId)) ??
-      (isUuid(id) ? await rolesRepository.findRole(id, ex, resourceId) : undefined)
-    return role && !role.isBuiltin ? role.id : undefined
+    return (await findApplicationRole(rolesRepository, name, resourceId, ex))?.id
   }
 
   async function getRoleId(name: string, resourceId: string | null, tx: Tx): Promise<string> {
@@ -163,7 +165,10 @@ export function createPermitService(dependencies: Dependencies) {
     listGrants: permit.listGrants,
     countGrants: permit.countGrants,
 
-    /** The account by key or id, with or without dashes. @throws AppError account_not_found */
+    /** The account by key or id, with or without dashes. */
+    findAccount,
+
+    /** The same. @throws AppError account_not_found */
     getAccount,
 
     /** @throws AppError user_not_found */
@@ -387,7 +392,7 @@ async function unlessTaken<T>(create: () => Promise<T>): Promise<T | undefined> 
 }
 
 /** @throws AppError insufficient_scope */
-function assertHoldsAnywhere({ principal }: Caller, permission: BuiltinPermission): void {
+export function assertHoldsAnywhere({ principal }: Caller, permission: BuiltinPermission): void {
   const needed = anywhere(permission)
   if (!principal.scopes.has(needed)) throw new AppError('insufficient_scope', { requiredScope: needed })
 }

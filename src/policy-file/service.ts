@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { AuditRepository } from '../audit/repository.ts'
 import { type Database, type Tx, transact } from '../db/client.ts'
 import { AppError, type FieldError } from '../errors.ts'
@@ -5,9 +6,10 @@ import { validateCondition } from '../policy/engine/conditions.ts'
 import type { Caller } from '../principal.ts'
 import { type Change, diffOf } from './diff.ts'
 import { assertWithinLimits } from './limits.ts'
-import { type PolicyRecord, RECORD_KINDS, recordsOf } from './records.ts'
+import { type PolicyRecord, RECORD_KINDS, type RecordKind, recordsOf } from './records.ts'
 import { createPolicyFileRepository } from './repository.ts'
 import type { PolicyFacts, PolicyFile } from './schema.ts'
+import { fileOf } from './write.ts'
 
 type Dependencies = {
   database: Database
@@ -62,23 +64,8 @@ export function createPolicyFileService(dependencies: Dependencies) {
         const changes = changesTo(await repository.readRecords(tx), wanted, only)
         await write(changes, tx)
         const given = file.facts ? await repository.writeFacts(file.facts, tx) : []
-        if (changes.length > 0 || file.facts) {
-          await audit.append(
-            {
-              action: 'policy.applied',
-              caller,
-              target: { type: 'environment', id: environmentId },
-              details: {
-                changes: changes
-                  .slice(0, NAMED_CHANGES)
-                  .map(({ change, kind, name }) => `${change} ${kind} ${name}`),
-                count: changes.length,
-                ...(file.facts && { facts: countsOf(file.facts) }),
-              },
-            },
-            tx,
-          )
-        }
+        if (changes.length > 0 || file.facts)
+          await record(caller, changes, file.facts ? { facts: countsOf(file.facts) } : {}, tx)
         await audit.appendAll(
           given.map(({ userId, role, accountId, instanceId }) => ({
             action: 'role.assigned',
@@ -96,6 +83,53 @@ export function createPolicyFileService(dependencies: Dependencies) {
         return changes
       })
     },
+
+    /**
+     * Lays definitions of another environment over those that are here, in the caller's transaction; nothing is
+     * deleted.
+     * @throws AppError definition_exists, validation_failed when something refers to what is neither among them nor
+     *   here, limit_reached, role_is_builtin
+     */
+    async overlay(
+      caller: Caller,
+      records: readonly PolicyRecord[],
+      { onConflict, from }: { onConflict: 'fail' | 'overwrite'; from: string },
+      tx: Tx,
+    ): Promise<void> {
+      await lockDefinitions(tx)
+      const current = await repository.readRecords(tx)
+      assertNoConflict(current, records, onConflict)
+      const merged = new Map([...current, ...records].map((one) => [`${one.kind} ${one.name}`, one]))
+      // As a file, so that it is checked as one that is applied; what `fileOf` writes is one.
+      const wanted = wantedRecords(fileOf([...merged.values()]) as PolicyFile)
+      await assertNoBuiltins(wanted, tx)
+      const changes = changesTo(current, wanted, 'everything')
+      await write(changes, tx)
+      if (changes.length > 0) await record(caller, changes, { copied_from: from }, tx)
+    },
+  }
+
+  async function record(
+    caller: Caller,
+    changes: readonly Change[],
+    further: Record<string, unknown>,
+    tx: Tx,
+  ): Promise<void> {
+    await audit.append(
+      {
+        action: 'policy.applied',
+        caller,
+        target: { type: 'environment', id: environmentId },
+        details: {
+          changes: changes
+            .slice(0, NAMED_CHANGES)
+            .map(({ change, kind, name }) => `${change} ${kind} ${name}`),
+          count: changes.length,
+          ...further,
+        },
+      },
+      tx,
+    )
   }
 
   async function write(changes: readonly Change[], tx: Tx): Promise<void> {
@@ -145,6 +179,28 @@ function wantedRecords(file: PolicyFile): PolicyRecord[] {
   }
   if (faults.length > 0) throw new AppError('validation_failed', { errors: faults.slice(0, 100) })
   return recordsOf(file)
+}
+
+/** Kinds whose definitions conflict when they have the same name; of others, only what they say matters. */
+const CONFLICTING: ReadonlySet<RecordKind> = new Set(['resource', 'role', 'user_set', 'resource_set'])
+
+/** @throws AppError definition_exists */
+function assertNoConflict(
+  current: readonly PolicyRecord[],
+  records: readonly PolicyRecord[],
+  onConflict: 'fail' | 'overwrite',
+): void {
+  const known = new Map(current.map((record) => [`${record.kind} ${record.name}`, record.value]))
+  for (const { kind, name, value } of records) {
+    const there = known.get(`${kind} ${name}`)
+    if (!there) continue
+    const isRefused =
+      onConflict === 'overwrite'
+        ? kind === 'relation' && there['subject_resource'] !== value['subject_resource']
+        : CONFLICTING.has(kind) || !isDeepStrictEqual(there, value)
+    if (isRefused)
+      throw new AppError('definition_exists', { detail: `The environment already has the ${kind} ${name}` })
+  }
 }
 
 /** @throws AppError limit_reached */

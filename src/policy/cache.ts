@@ -7,12 +7,13 @@ import { createEnvironment, type Environment } from './environment.ts'
 import { createFactCaches } from './fact-cache.ts'
 import { createFactsRepository } from './facts-repository.ts'
 import { createPolicyRepository } from './policy-repository.ts'
-import { createVersionsRepository } from './versions.ts'
+import { type CredentialKind, createVersionsRepository } from './versions.ts'
 
 /** Policies and facts that this process keeps at hand, in step with the database. */
 export type PolicyCache = ReturnType<typeof createPolicyCache>
 
 type Dependencies = { database: Database; config: Config['policy'] }
+type CredentialListener = (refs: readonly string[] | undefined) => void
 
 const MOST_ENVIRONMENTS = 1000
 
@@ -23,7 +24,7 @@ export function createPolicyCache({ database, config }: Dependencies) {
   const versions = createVersionsRepository(database)
   const caches = createFactCaches({ users: config.cachedUsers, instances: config.cachedInstances })
   const now = () => performance.now()
-  const apiKeyListeners = new Set<(ids: readonly string[] | undefined) => void>()
+  const credentialListeners = new Set<{ kind: CredentialKind; listener: CredentialListener }>()
 
   const environments = new LRUCache<string, Environment>({
     max: MOST_ENVIRONMENTS,
@@ -38,8 +39,10 @@ export function createPolicyCache({ database, config }: Dependencies) {
       policies,
       repository,
       cache: caches.forEnvironment(),
-      onApiKeys: (ids) => {
-        if (environmentId === DEFAULT_ENVIRONMENT) for (const listener of apiKeyListeners) listener(ids)
+      onCredentials: (changed, refs) => {
+        if (environmentId !== DEFAULT_ENVIRONMENT) return
+        for (const { kind, listener } of credentialListeners)
+          if (changed === undefined || changed === kind) listener(refs)
       },
       now,
     })
@@ -50,12 +53,12 @@ export function createPolicyCache({ database, config }: Dependencies) {
   const follower = createChangeFollower({
     versions,
     environments: () => {
-      if (apiKeyListeners.size > 0) environmentOf(DEFAULT_ENVIRONMENT)
+      if (credentialListeners.size > 0) environmentOf(DEFAULT_ENVIRONMENT)
       return [...environments.values()].filter(
         (one) =>
           one.version() !== undefined ||
           one.isLoading() ||
-          (one.environmentId === DEFAULT_ENVIRONMENT && apiKeyListeners.size > 0),
+          (one.environmentId === DEFAULT_ENVIRONMENT && credentialListeners.size > 0),
       )
     },
     environment: (environmentId) => environments.peek(environmentId),
@@ -89,11 +92,11 @@ export function createPolicyCache({ database, config }: Dependencies) {
     },
 
     /**
-     * Has `listener` hear the ids of API keys that were made, changed or removed; `undefined`: any may have been. It
+     * Has `listener` hear the ids of credentials that were made, changed or removed; `undefined`: any may have been. It
      * also hears that when it is not known what was missed.
      */
-    onApiKeysChanged(listener: (ids: readonly string[] | undefined) => void): void {
-      apiKeyListeners.add(listener)
+    onCredentialsChanged(kind: CredentialKind, listener: CredentialListener): void {
+      credentialListeners.add({ kind, listener })
     },
 
     /** Hears of the changes of other processes from now on; `directUrl` reaches Postgres without a pooler. */

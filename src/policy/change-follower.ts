@@ -1,14 +1,10 @@
-import { randomUUID } from 'node:crypto'
-import { type Listener, listen } from '../db/notify.ts'
+import { createFollowing } from '../db/follow.ts'
 import { AppError } from '../errors.ts'
 import type { Environment } from './environment.ts'
 import type { VersionsRepository } from './versions.ts'
 
 /** The channel on which Postgres tells every new version, as `environment:version`. */
 const CHANNEL = 'postern_policy'
-const POLL_MS = 1000
-/** How often it asks when nobody tells. */
-const POLL_WHEN_DEAF_MS = 200
 /** How long a question waits for the database to say what has changed, and then for how long none does. */
 const WAIT_MS = 500
 const RETRY_MS = 200
@@ -31,12 +27,6 @@ export function createChangeFollower(deps: Dependencies) {
   let failedAt = Number.NEGATIVE_INFINITY
   /** Since when a change of this process itself is committed that its cache may not know. */
   let behindSince: number | undefined
-  let isListening = false
-  /** What finds out whether LISTEN works, as long as it could not be sent. */
-  let unsentTest: (() => void) | undefined
-  let listener: Listener | undefined
-  let timer: NodeJS.Timeout | undefined
-  let isStopped = false
 
   async function run(): Promise<void> {
     const followed = environments()
@@ -79,47 +69,16 @@ export function createChangeFollower(deps: Dependencies) {
   const isFresh = (one: Environment): boolean =>
     behindSince === undefined && now() - one.freshAt() <= maxStalenessMs
 
-  function poll(): void {
-    timer = setTimeout(
-      () => {
-        catchUp()
-          .then(() => unsentTest?.())
-          .catch(() => {})
-          .finally(() => {
-            if (!isStopped) poll()
-          })
-      },
-      isListening ? POLL_MS : POLL_WHEN_DEAF_MS,
-    ).unref()
-  }
-
-  /** Whether LISTEN works is found out by trying: a pooler in transaction mode takes it and tells nothing. */
-  function listenOn(url: string): Listener {
-    const test = `test:${randomUUID()}`
-    const sendTest = (): void => {
-      unsentTest = undefined
-      versions.notify(CHANNEL, test).catch(() => {
-        unsentTest = sendTest
-      })
-    }
-    return listen({
-      url,
-      channel: CHANNEL,
-      onConnect: () => {
-        sendTest()
-        catchUp().catch(() => {})
-      },
-      onDisconnect: () => {
-        isListening = false
-      },
-      onNotification: (payload) => {
-        if (payload === test) isListening = true
-        const colon = payload.indexOf(':')
-        const version = environment(payload.slice(0, colon))?.version()
-        if (version !== undefined && Number(payload.slice(colon + 1)) > version) catchUp().catch(() => {})
-      },
-    })
-  }
+  const following = createFollowing({
+    channel: CHANNEL,
+    notify: versions.notify,
+    catchUp,
+    isNews: (payload) => {
+      const colon = payload.indexOf(':')
+      const version = environment(payload.slice(0, colon))?.version()
+      return version !== undefined && Number(payload.slice(colon + 1)) > version
+    },
+  })
 
   return {
     catchUp,
@@ -154,21 +113,15 @@ export function createChangeFollower(deps: Dependencies) {
     },
 
     /** Hears of changes as they happen, and asks once a second all the same; `url` is for LISTEN. */
-    start(url: string): void {
-      if (timer) return
-      listener = listenOn(url)
-      poll()
-    },
+    start: (url: string): void => following.start(url),
 
     async stop(): Promise<void> {
-      isStopped = true
-      clearTimeout(timer)
-      await listener?.close()
+      await following.stop()
       await running?.catch(() => {})
     },
 
     /** For the metrics. */
-    state: () => ({ isBehind: behindSince !== undefined, isListening }),
+    state: () => ({ isBehind: behindSince !== undefined, isListening: following.isListening() }),
   }
 }
 

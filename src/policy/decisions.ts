@@ -19,17 +19,24 @@ import type { Environment } from './environment.ts'
 import { splitInstance } from './facts-repository.ts'
 import {
   ASK_RULES,
+  ASK_RULES_OF_USERS,
   type Authorization,
+  authorizationsByRules,
   authorizationsOf,
   type HeldPermissions,
   instancesBehind,
   MOST_LISTED,
+  MOST_RULES_ASKED,
   type PermissionsQuery,
   permissionsIn,
   permissionsOn,
+  RULES_AT_ONCE,
+  rulesAsked,
+  rulesAskedOfUser,
   TENANT_TYPE,
 } from './listings.ts'
 import { type SearchPage, type SearchResult, search } from './searches.ts'
+import type { UrlMapping } from './url-mapping.ts'
 
 /** As of when, and for whom, a question is answered. */
 export type DecisionOptions = {
@@ -140,6 +147,10 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
       await reach(environmentNow(), version)
     },
 
+    /** Which action on which resource a request to a URL is. @throws AppError policy_unavailable, not_found */
+    urlMapping: async (options: DecisionOptions = {}): Promise<UrlMapping> =>
+      await (await ready(options)).urlMapping(),
+
     /** The version that holds what this process has last written, if the database tells. */
     versionOfWrites: async (): Promise<number | undefined> => await cache.versionAfterCommit(environmentId),
 
@@ -195,7 +206,12 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
       const found: HeldPermissions[] = []
       if (!resourceTypes || resourceTypes.includes(TENANT_TYPE)) {
         const own = tenantsOf(user)?.filter((key) => !tenants || tenants.includes(key)) ?? tenants
-        for await (const keys of own ? chunksOf(own) : chunks(listTenants)) {
+        const cost = await evaluate(options, (policy) => rulesAsked(policy, query))
+        const size = chunkSize(cost)
+        let seen = 0
+        for await (const keys of own ? chunksOf(own, size) : chunks(listTenants, size)) {
+          seen += keys.length
+          if (seen * cost > MOST_RULES_ASKED) throw new AppError('answer_too_large')
           const held = await evaluate(options, (policy, facts, now) =>
             keys.flatMap((key) => {
               const tenant = facts.tenant(key)
@@ -232,7 +248,8 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
 
     /**
      * Who may do that by which role: holders of roles in the account, and, of an instance, of roles on it or on what
-     * it is related to. Rules are not asked. With `membersOnly`, only active members of the account.
+     * it is related to. Rules are asked about all stored users when `context.enable_abac_authorized_users` is true.
+     * With `membersOnly`, only active members of the account.
      * @throws AppError answer_too_large
      */
     async authorizedUsers(
@@ -260,10 +277,35 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
             return user ? authorizationsOf(policy, facts, asked, user, tenant, behind[0], now) : []
           }),
         )
+        add(found)
+      }
+      if (asked.context?.[ASK_RULES_OF_USERS] === true) {
+        const cost = await evaluate(options, (policy) => rulesAskedOfUser(policy, asked))
+        const list: List = async (after, limit) =>
+          await repository.listUserKeys(environmentId, {
+            after,
+            limit,
+            accountId: membersOnly ? tenant.id : undefined,
+          })
+        let seen = 0
+        for await (const keys of chunks(list, chunkSize(cost))) {
+          seen += keys.length
+          if (seen * cost > MOST_RULES_ASKED) throw new AppError('answer_too_large')
+          const found = await evaluate(options, (policy, facts, now) =>
+            keys.flatMap((key) => {
+              const user = facts.user(key)
+              return user ? authorizationsByRules(policy, facts, asked, user, tenant, now) : []
+            }),
+          )
+          add(found)
+        }
+      }
+      return { tenant, users }
+
+      function add(found: readonly Authorization[]): void {
         for (const one of found) users.set(one.user, [...(users.get(one.user) ?? []), one])
         if (users.size > MOST_LISTED) throw new AppError('answer_too_large')
       }
-      return { tenant, users }
     },
 
     /** The active accounts that an active user is a member of. */
@@ -404,18 +446,22 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
 
 type List = (after: string | undefined, limit: number) => Promise<readonly string[]>
 
+/** How many to ask about at once when each takes `cost` rules. */
+const chunkSize = (cost: number): number =>
+  Math.max(1, Math.min(CHUNK, Math.floor(RULES_AT_ONCE / Math.max(1, cost))))
+
 /** All that `list` lists, a chunk at a time. */
-async function* chunks(list: List): AsyncGenerator<readonly string[]> {
+async function* chunks(list: List, size = CHUNK): AsyncGenerator<readonly string[]> {
   for (let after: string | undefined; ; ) {
-    const chunk = await list(after, CHUNK)
+    const chunk = await list(after, size)
     if (chunk.length > 0) yield chunk
-    if (chunk.length < CHUNK) return
+    if (chunk.length < size) return
     after = chunk.at(-1)
   }
 }
 
-async function* chunksOf(all: readonly string[]): AsyncGenerator<readonly string[]> {
-  for (let start = 0; start < all.length; start += CHUNK) yield all.slice(start, start + CHUNK)
+async function* chunksOf(all: readonly string[], size = CHUNK): AsyncGenerator<readonly string[]> {
+  for (let start = 0; start < all.length; start += size) yield all.slice(start, start + size)
 }
 
 /** Where a user may hold something; `undefined`: everywhere. */

@@ -6,7 +6,8 @@ import type { Facts, InstanceFacts, TenantFacts, UserFacts } from './engine/mode
 import type { EnvironmentFacts } from './fact-cache.ts'
 import type { Edge, FactsRepository, LoadedFacts, Wanted } from './facts-repository.ts'
 import type { PolicyRepository } from './policy-repository.ts'
-import type { Change, Progress } from './versions.ts'
+import { createUrlMapping, type UrlMapping } from './url-mapping.ts'
+import type { Change, CredentialKind, Progress } from './versions.ts'
 
 /** What this process knows of one environment: how far it has followed its changes, its policy, and facts. */
 export type Environment = ReturnType<typeof createEnvironment>
@@ -34,8 +35,8 @@ type Dependencies = {
   policies: PolicyRepository
   repository: FactsRepository
   cache: EnvironmentFacts
-  /** Hears which API keys changed; `undefined`: any may have. */
-  onApiKeys: (ids: readonly string[] | undefined) => void
+  /** Hears which credentials of a kind changed; without a kind, any may have. */
+  onCredentials: (kind?: CredentialKind, refs?: readonly string[]) => void
   now: () => number
 }
 
@@ -49,11 +50,12 @@ const LONGEST_NAME = 1024
 
 /** Starts with nothing known and nothing loaded. */
 export function createEnvironment(deps: Dependencies) {
-  const { environmentId, policies, repository, cache, onApiKeys, now } = deps
+  const { environmentId, policies, repository, cache, onCredentials, now } = deps
   let known: number | undefined
   let freshAt = Number.NEGATIVE_INFINITY
   let policy: CompiledPolicy | undefined
   let edges: readonly Edge[] = []
+  let urls = createUrlMapping([])
   let policyLoad: Promise<CompiledPolicy> | undefined
   /** Counts the times that something was forgotten. */
   let changes = 0
@@ -114,12 +116,13 @@ export function createEnvironment(deps: Dependencies) {
     for (let round = 0; round < MOST_ROUNDS; round++) {
       const compiled = await during(async (load) => {
         const startedAt = now()
-        const { progress, document } = await policies.loadPolicy(environmentId, load.from)
+        const { progress, document, mappingRules } = await policies.loadPolicy(environmentId, load.from)
         advance(load.from, progress, startedAt)
         if (progress.version === undefined) throw new AppError('not_found')
         if (load.everything > progress.version) return undefined
         policy = compilePolicy(document)
         edges = edgesOf(policy)
+        urls = createUrlMapping(mappingRules)
         return policy
       })
       if (compiled) return compiled
@@ -282,7 +285,9 @@ export function createEnvironment(deps: Dependencies) {
         forgetEverything(version)
         return
       case 'api_key':
-        onApiKeys(refs)
+      case 'client':
+      case 'token':
+        onCredentials(kind, refs)
         return
       case 'user':
         forget('users', refs, version)
@@ -328,7 +333,7 @@ export function createEnvironment(deps: Dependencies) {
     for (const kind of KINDS) cache[kind].clear()
     namedTenants = new Set()
     for (const load of loads) load.everything = Math.max(load.everything, version)
-    onApiKeys(undefined)
+    onCredentials()
   }
 
   return {
@@ -346,6 +351,12 @@ export function createEnvironment(deps: Dependencies) {
     },
     /** The policy as compiled. @throws AppError not_found, policy_unavailable */
     compiledPolicy,
+
+    /** Which action a URL is, as of the policy. @throws AppError not_found, policy_unavailable */
+    async urlMapping(): Promise<UrlMapping> {
+      await compiledPolicy()
+      return urls
+    },
 
     /** What `evaluate` says over what is at hand; `undefined` when something would have to be loaded first. */
     evaluateAtHand<T>(evaluate: (policy: CompiledPolicy, facts: Facts) => T): T | undefined {

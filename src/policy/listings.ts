@@ -1,6 +1,7 @@
 import { AppError } from '../errors.ts'
 import type { CompiledPolicy } from './engine/compile.ts'
 import { decide } from './engine/decide.ts'
+import { explain } from './engine/explain.ts'
 import { tenantRolesOf } from './engine/holdings.ts'
 import { holdingsInTenant, holdingsOnInstance } from './engine/lists.ts'
 import type { Attributes, Facts, InstanceFacts, Question, TenantFacts, UserFacts } from './engine/model.ts'
@@ -28,17 +29,25 @@ export type HeldPermissions = {
   permissions: readonly string[]
 }
 
-/** The role by which somebody may do something: held in the account, or (`resource#role`) given on an instance. */
+/**
+ * By what somebody may do something: a role held in the account or (`resource#role`) given on an instance, or the user
+ * set or role that a rule names.
+ */
 export type Authorization = {
   user: string
   tenant: string
   role: string
-  /** `type:key`; `undefined` for a role held in the account or everywhere. */
+  /** `type:key`; of a rule `type:*` where no instance was asked about; `undefined` for a role held in the account. */
   instance: string | undefined
 }
 
-/** What a context says to have rules asked too. */
+/** What a context says to have rules asked too, about one user's permissions and about a permission's users. */
 export const ASK_RULES = 'enable_abac_user_permissions'
+export const ASK_RULES_OF_USERS = 'enable_abac_authorized_users'
+/** Rules are asked question by question, so what a list may cost is how often one of them is. */
+export const MOST_RULES_ASKED = 500_000
+/** So often at most before others have their turn. */
+export const RULES_AT_ONCE = 10_000
 /** What `resourceTypes` calls accounts. */
 export const TENANT_TYPE = '__tenant'
 /** An answer that is one whole lists no more instances than this. */
@@ -60,6 +69,41 @@ export function permissionsIn(
   return { on: { kind: 'tenant', tenant }, roles, permissions: [...permissions].sort() }
 }
 
+/** How many rules have to be asked for what the query wants of one account. */
+export function rulesAsked(policy: CompiledPolicy, { resourceTypes, context }: PermissionsQuery): number {
+  if (context?.[ASK_RULES] !== true) return 0
+  return [...new Set(resourceTypes)]
+    .flatMap((key) => [...(policy.types.get(key)?.actions.values() ?? [])])
+    .reduce((sum, { rules }) => sum + 1 + rules.length, 0)
+}
+
+/** How many rules have to be asked about one user. */
+export const rulesAskedOfUser = (
+  policy: CompiledPolicy,
+  { action, resource }: Omit<Question, 'user'>,
+): number => 1 + (policy.types.get(resource.type)?.actions.get(action.name)?.rules.length ?? 0)
+
+/** The user sets and roles by which rules let a stored user do that, each once. */
+export function authorizationsByRules(
+  policy: CompiledPolicy,
+  facts: Facts,
+  asked: Omit<Question, 'user'>,
+  user: UserFacts,
+  tenant: TenantFacts,
+  now: number,
+): Authorization[] {
+  const { abac } = explain(policy, facts, { ...asked, user: { key: user.key } }, now)
+  if (!abac?.allowed) return []
+  const { type, key } = asked.resource
+  const instance = `${type}:${key === undefined || key === '' ? '*' : key}`
+  return [...new Set(abac.allowingRules.map(({ users }) => users))].map((role) => ({
+    user: user.key,
+    tenant: tenant.key,
+    role,
+    instance,
+  }))
+}
+
 /** Rules may look at what only a question tells, so they are asked when the caller says so, and about what. */
 function byRules(
   policy: CompiledPolicy,
@@ -69,7 +113,7 @@ function byRules(
   now: number,
 ): string[] {
   if (context?.[ASK_RULES] !== true) return []
-  const types = (resourceTypes ?? []).flatMap((key) => policy.types.get(key) ?? [])
+  const types = [...new Set(resourceTypes)].flatMap((key) => policy.types.get(key) ?? [])
   return types.flatMap(({ key: type, actions }) =>
     [...actions.keys()]
       .filter((name) => {

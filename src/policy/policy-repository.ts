@@ -1,4 +1,5 @@
 import type { Database } from '../db/client.ts'
+import { grouped } from '../grouping.ts'
 import type {
   ConditionTree,
   PolicyDocument,
@@ -7,6 +8,7 @@ import type {
   RoleDefinition,
   RuleDefinition,
 } from './engine/model.ts'
+import type { MappingRule } from './url-mapping.ts'
 import { type Progress, type ProgressRow, progressColumns, progressOf } from './versions.ts'
 
 type Rows = {
@@ -38,6 +40,7 @@ type Rows = {
     resource: string | null,
     permission: string,
   ][]
+  mappings: MappingRule[]
 }
 
 /** Names come in byte order, so that the same policy is the same document. */
@@ -74,10 +77,18 @@ const LOAD = `
       left join own_resources rr on rr.id = r.resource_id
       left join condition_sets s on s.id = x.resource_set_id left join own_resources o on o.id = x.resource_id
       where x.environment_id = $1 and coalesce(u.key, r.key) is not null
-        and coalesce(s.key, o.key) is not null) as rules`
+        and coalesce(s.key, o.key) is not null) as rules,
+    (select json_agg(x.rule order by c.id, x.place)
+      from proxy_configs c, jsonb_array_elements(c.mapping_rules) with ordinality as x(rule, place)
+      where c.environment_id = $1) as mappings`
 
 /** A policy, and where its environment stood in the snapshot that it was read in. */
-export type LoadedPolicy = { progress: Progress; document: PolicyDocument }
+export type LoadedPolicy = {
+  progress: Progress
+  document: PolicyDocument
+  /** Which action a URL is, the oldest proxy first. */
+  mappingRules: readonly MappingRule[]
+}
 
 export type PolicyRepository = ReturnType<typeof createPolicyRepository>
 
@@ -92,7 +103,7 @@ export function createPolicyRepository({ pool, prepare }: Database) {
       })
       const [row] = rows
       if (!row) throw new Error('a statement without FROM has one row')
-      return { progress: progressOf(row, known), document: documentOf(row) }
+      return { progress: progressOf(row, known), document: documentOf(row), mappingRules: row.mappings ?? [] }
     },
   }
 }
@@ -156,13 +167,3 @@ function ruleOf([userSet, role, roleResource, resourceSet, resource, permission]
 
 const namedRole = (role: string | null, resource: string | null) =>
   role !== null && { role: resource === null ? role : `${resource}#${role}` }
-
-function grouped<T, K>(rows: readonly T[], by: (row: T) => K): Map<K, T[]> {
-  const groups = new Map<K, T[]>()
-  for (const row of rows) {
-    const group = groups.get(by(row))
-    if (group) group.push(row)
-    else groups.set(by(row), [row])
-  }
-  return groups
-}

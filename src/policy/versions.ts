@@ -14,10 +14,13 @@ export async function lockPolicyVersion(environmentId: string, tx: Tx): Promise<
     .for('update')
 }
 
+/** Things of the default environment that are cached outside the policy: by id, and revoked access tokens by `jti`. */
+export type CredentialKind = 'api_key' | 'client' | 'token'
+
 /** What one transaction changed: ids and keys of what caches must forget. */
 export type Change = {
   version: number
-  kind: 'policy' | 'user' | 'account' | 'instance' | 'api_key' | 'everything'
+  kind: 'policy' | 'user' | 'account' | 'instance' | CredentialKind | 'everything'
   refs: readonly string[]
 }
 

@@ -1,4 +1,4 @@
-import { and, eq, inArray, isNull, sql } from 'drizzle-orm'
+import { and, asc, eq, inArray, isNull, sql } from 'drizzle-orm'
 import type { SelectedFields } from 'drizzle-orm/pg-core'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
@@ -44,6 +44,8 @@ type Storage = {
 
 export type DefinitionsRepository<Row extends DefinitionRow> = {
   list(resourceId: string | null, filters: { key?: string }, request: PageRequest): Promise<Page<Row>>
+  /** All of these resources, the oldest first. */
+  listOf(resourceIds: readonly string[], ex?: Executor): Promise<Row[]>
   find(resourceId: string | null, id: string, ex?: Executor): Promise<Row | undefined>
   findByKey(resourceId: string | null, key: string, ex?: Executor): Promise<Row | undefined>
   /** @throws AppError `taken` of the kind, limit_reached */
@@ -181,6 +183,14 @@ function createRepository<Row extends DefinitionRow>(
         ),
       )
       return request.total ? { ...page, total: await db.$count(table, matching) } : page
+    },
+
+    async listOf(resourceIds, ex = db) {
+      return rowsOf(
+        await select(ex)
+          .where(and(eq(table.environmentId, environmentId), inArray(table.resourceId, [...resourceIds])))
+          .orderBy(asc(table.id)),
+      )
     },
 
     async find(resourceId, id, ex = db) {

@@ -42,14 +42,20 @@ export type DefinitionsService<Row extends DefinitionRow, New, Changes> = {
   get(resourceId: string | null, id: string): Promise<Row>
   /** The same by key or, failing that, by id. */
   resolve(resourceId: string | null, keyOrId: string): Promise<Row>
+  /** The same; `undefined` when there is none. */
+  findNamed(resourceId: string | null, keyOrId: string, ex?: Executor): Promise<Row | undefined>
   /** @throws AppError resource_not_found, validation_failed, limit_reached, or that the key is taken */
   create(caller: Caller, resourceId: string | null, input: New): Promise<Row>
   /** The same in the caller's transaction, which holds `lockDefinitions`. `at` points to the input in the body. */
   add(caller: Caller, owner: Owner, input: New, tx: Tx, at: string): Promise<Row>
   /** @throws AppError resource_not_found, validation_failed, or that there is no such definition */
   update(caller: Caller, resourceId: string | null, id: string, changes: Changes): Promise<Row>
+  /** The same in the caller's transaction, which holds `lockDefinitions`. */
+  change(caller: Caller, owner: Owner, id: string, changes: Changes, tx: Tx): Promise<Row>
   /** @throws AppError resource_not_found, or that there is no such definition */
   remove(caller: Caller, resourceId: string | null, id: string): Promise<void>
+  /** The same in the caller's transaction, which holds `lockDefinitions`. */
+  drop(caller: Caller, owner: Owner, id: string, tx: Tx): Promise<void>
 }
 
 /** The rules that all definitions on a resource share. */
@@ -98,6 +104,11 @@ export function createDefinitionsService<
       return await this.get(resourceId, keyOrId)
     },
 
+    async findNamed(resourceId, keyOrId, ex) {
+      const named = await rows.findByKey(resourceId, keyOrId, ex)
+      return named ?? (isUuid(keyOrId) ? await rows.find(resourceId, keyOrId, ex) : undefined)
+    },
+
     async create(caller, resourceId, input) {
       return await transact(db, async (tx) => {
         await lockDefinitions(tx)
@@ -119,25 +130,32 @@ export function createDefinitionsService<
     async update(caller, resourceId, id, changes) {
       return await transact(db, async (tx) => {
         await lockDefinitions(tx)
-        const owner = await requireOwner(resourceId, tx)
-        if (!(await rows.find(resourceId, id, tx))) throw new AppError(notFound)
-        await rows.update(id, await valuesOf(changes, tx, '/body'), tx)
-        await link?.(id, owner, changes, tx, '/body')
-        const row = (await rows.find(resourceId, id, tx)) ?? fail(notFound)
-        await note('updated', caller, owner, row, Object.keys(changes), tx)
-        return row
+        return await this.change(caller, await requireOwner(resourceId, tx), id, changes, tx)
       })
+    },
+
+    async change(caller, owner, id, changes, tx) {
+      const resourceId = owner?.id ?? null
+      if (!(await rows.find(resourceId, id, tx))) throw new AppError(notFound)
+      await rows.update(id, await valuesOf(changes, tx, '/body'), tx)
+      await link?.(id, owner, changes, tx, '/body')
+      const row = (await rows.find(resourceId, id, tx)) ?? fail(notFound)
+      await note('updated', caller, owner, row, Object.keys(changes), tx)
+      return row
     },
 
     async remove(caller, resourceId, id) {
       await transact(db, async (tx) => {
         await lockDefinitions(tx)
-        const owner = await requireOwner(resourceId, tx)
-        const row = (await rows.find(resourceId, id, tx)) ?? fail(notFound)
-        await beforeDelete?.(row, tx)
-        await rows.delete(id, tx)
-        await note('deleted', caller, owner, row, undefined, tx)
+        await this.drop(caller, await requireOwner(resourceId, tx), id, tx)
       })
+    },
+
+    async drop(caller, owner, id, tx) {
+      const row = (await rows.find(owner?.id ?? null, id, tx)) ?? fail(notFound)
+      await beforeDelete?.(row, tx)
+      await rows.delete(id, tx)
+      await note('deleted', caller, owner, row, undefined, tx)
     },
   }
 }

@@ -13,6 +13,10 @@ export const LIMITS = {
   derivations: { most: 100, what: 'derivations of a role' },
   conditionSets: { most: 10_000, what: 'condition sets in an environment' },
   setRules: { most: 50_000, what: 'set rules in an environment' },
+  proxyConfigs: { most: 100, what: 'proxies in an environment' },
+  mappingRules: { most: 2000, what: 'mapping rules in an environment' },
+  expressions: { most: 10_000, what: 'instructions in the regular expressions of an environment' },
+  invites: { most: 10_000, what: 'invitations in an environment' },
 } as const
 
 /**

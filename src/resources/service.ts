@@ -3,6 +3,7 @@ import { type Database, type Executor, type Tx, transact } from '../db/client.ts
 import type { Page, PageRequest } from '../db/paging.ts'
 import type { AttributeType } from '../db/schema.ts'
 import { AppError, fail } from '../errors.ts'
+import { grouped } from '../grouping.ts'
 import { isUuid, newId } from '../ids.ts'
 import type { Caller } from '../principal.ts'
 import type { IfMatch } from '../revisions.ts'
@@ -19,7 +20,6 @@ import type {
   Values,
 } from './definitions-repository.ts'
 import { assertApplicationKey } from './keys.ts'
-import { LIMITS } from './limits.ts'
 import type { ResourceChanges, ResourceRow, ResourcesRepository } from './repository.ts'
 
 export type ActionChanges = {
@@ -64,6 +64,8 @@ type Dependencies = {
   users: UsersRepository
   audit: AuditRepository
 }
+
+export type ResourcesService = ReturnType<typeof createResourcesService>
 
 /** What the application's policy speaks of: resources, and all that is defined on them. */
 export function createResourcesService(dependencies: Dependencies) {
@@ -137,13 +139,20 @@ export function createResourcesService(dependencies: Dependencies) {
 
     /** @throws AppError resource_not_found */
     async getResource(id: string): Promise<ResourceDetail> {
-      return await detailOf(await getResourceRow(id))
+      const [detail] = await detailsOf([await getResourceRow(id)])
+      return detail ?? fail('resource_not_found')
     },
 
     /** A resource by key or, failing that, by id. @throws AppError resource_not_found */
     async resolveResource(keyOrId: string): Promise<ResourceRow> {
       return (await findByKeyOrId(keyOrId)) ?? fail('resource_not_found')
     },
+
+    /** The same; `undefined` when there is none. */
+    findResource: findByKeyOrId,
+
+    /** These resources with all that is defined on them. */
+    detailsOf,
 
     /** An action of a resource by key or, failing that, by id. @throws AppError resource_not_found, action_not_found */
     resolveAction: actions.resolve,
@@ -157,23 +166,10 @@ export function createResourcesService(dependencies: Dependencies) {
      * @throws AppError resource_key_taken, validation_failed, limit_reached, and what its parts are refused with
      */
     async createResource(caller: Caller, input: NewResource): Promise<ResourceDetail> {
-      const { key, name = key, actions: a = [], attributes: b = [], relations: c = [], roles: d = [] } = input
-      assertApplicationKey(key, '/body/key')
+      const { actions: a = [], attributes: b = [], relations: c = [], roles: d = [] } = input
       const id = await transact(db, async (tx) => {
         await roles.lockDefinitions(tx)
-        const resourceId = newId()
-        const { description = null, urn = null } = input
-        await resources.insertResource({ id: resourceId, key, name, description, urn }, tx)
-        const owner = await getResourceRow(resourceId, tx)
-        await audit.append(
-          {
-            action: 'resource.created',
-            caller,
-            target: { type: 'resource', id: resourceId },
-            details: { key },
-          },
-          tx,
-        )
+        const owner = await this.addResource(caller, input, tx)
         for (const [at, one] of a.entries()) await actions.add(caller, owner, one, tx, `/body/actions/${at}`)
         for (const [at, one] of b.entries())
           await attributes.add(caller, owner, one, tx, `/body/attributes/${at}`)
@@ -181,9 +177,28 @@ export function createResourcesService(dependencies: Dependencies) {
           await relations.add(caller, owner, one, tx, `/body/relations/${at}`)
         for (const [at, one] of d.entries())
           await rolesService.addRole(caller, one, owner, tx, `/body/roles/${at}`)
-        return resourceId
+        return owner.id
       })
       return await this.getResource(id)
+    },
+
+    /**
+     * Defines a resource with nothing on it, in the caller's transaction, which holds `lockDefinitions`.
+     * @throws AppError resource_key_taken, validation_failed, limit_reached
+     */
+    async addResource(
+      caller: Caller,
+      { key, name = key, description = null, urn = null }: ResourceChanges & { key: string },
+      tx: Tx,
+    ): Promise<ResourceRow> {
+      assertApplicationKey(key, '/body/key')
+      const id = newId()
+      await resources.insertResource({ id, key, name, description, urn }, tx)
+      await audit.append(
+        { action: 'resource.created', caller, target: { type: 'resource', id }, details: { key } },
+        tx,
+      )
+      return await getResourceRow(id, tx)
     },
 
     /** Changes what a resource is called; its key stays. @throws AppError resource_not_found */
@@ -191,18 +206,23 @@ export function createResourcesService(dependencies: Dependencies) {
       await transact(db, async (tx) => {
         await roles.lockDefinitions(tx)
         await getResourceRow(id, tx)
-        await resources.updateResource(id, changes, tx)
-        await audit.append(
-          {
-            action: 'resource.updated',
-            caller,
-            target: { type: 'resource', id },
-            details: { fields: Object.keys(changes) },
-          },
-          tx,
-        )
+        await this.changeResource(caller, id, changes, tx)
       })
       return await this.getResource(id)
+    },
+
+    /** The same in the caller's transaction, which holds `lockDefinitions` and has found the resource in it. */
+    async changeResource(caller: Caller, id: string, changes: ResourceChanges, tx: Tx): Promise<void> {
+      await resources.updateResource(id, changes, tx)
+      await audit.append(
+        {
+          action: 'resource.updated',
+          caller,
+          target: { type: 'resource', id },
+          details: { fields: Object.keys(changes) },
+        },
+        tx,
+      )
     },
 
     /**
@@ -301,17 +321,22 @@ export function createResourcesService(dependencies: Dependencies) {
     return byKey ?? (isUuid(keyOrId) ? await resources.findResource(keyOrId, ex) : undefined)
   }
 
-  async function detailOf(resource: ResourceRow): Promise<ResourceDetail> {
-    const all = (limit: keyof typeof LIMITS) => ({ limit: LIMITS[limit].most, skip: 0, sort: 'created_at' })
-    const { id } = resource
-    return {
-      ...resource,
-      actions: (await definitions.actions.list(id, {}, all('actions'))).items,
-      actionGroups: (await definitions.actionGroups.list(id, {}, all('actionGroups'))).items,
-      attributes: (await definitions.attributes.list(id, {}, all('attributes'))).items,
-      relations: (await definitions.relations.list(id, {}, all('relations'))).items,
-      roles: (await roles.listRoles({ resourceId: id }, all('resourceRoles'))).items,
-    }
+  async function detailsOf(rows: readonly ResourceRow[], ex?: Executor): Promise<ResourceDetail[]> {
+    if (rows.length === 0) return []
+    const ids = rows.map(({ id }) => id)
+    const actionsOf = grouped(await definitions.actions.listOf(ids, ex), ownerOf)
+    const groupsOf = grouped(await definitions.actionGroups.listOf(ids, ex), ownerOf)
+    const attributesOf = grouped(await definitions.attributes.listOf(ids, ex), ownerOf)
+    const relationsOf = grouped(await definitions.relations.listOf(ids, ex), ownerOf)
+    const rolesOf = grouped(await roles.listRolesOf(ids, ex), ownerOf)
+    return rows.map((row) => ({
+      ...row,
+      actions: actionsOf.get(row.id) ?? [],
+      actionGroups: groupsOf.get(row.id) ?? [],
+      attributes: attributesOf.get(row.id) ?? [],
+      relations: relationsOf.get(row.id) ?? [],
+      roles: rolesOf.get(row.id) ?? [],
+    }))
   }
 
   /** Ends the tokens that carry a permission which is about to go. */
@@ -320,6 +345,8 @@ export function createResourcesService(dependencies: Dependencies) {
     await users.raiseTokenVersions(holders, tx)
   }
 }
+
+const ownerOf = ({ resourceId }: { resourceId: string | null }): string | null => resourceId
 
 /** The columns of an input; what is new has its key as its name. */
 function named(input: ActionChanges & { key?: string }): Values {

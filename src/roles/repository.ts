@@ -1,4 +1,4 @@
-import { and, asc, eq, inArray, isNull, notInArray, sql } from 'drizzle-orm'
+import { and, asc, eq, inArray, isNull, ne, notInArray, sql } from 'drizzle-orm'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
 import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
@@ -53,6 +53,9 @@ export type DerivationRow = {
   onResource: string
   linkedByRelation: string
   noDirectRolesOnObject: boolean
+  sourceRoleId: string
+  onResourceId: string
+  relationId: string
 }
 
 export type RoleChanges = Partial<
@@ -88,7 +91,8 @@ const permissionsOfRole = sql<string[]>`coalesce((
   join resources on resources.id = actions.resource_id
   where role_permissions.role_id = roles.id), '{}')`
 
-const effectivePermissionsOfRole = sql<string[]>`coalesce((
+/** The same with those of the roles that it extends. */
+export const effectivePermissionsOfRole = sql<string[]>`coalesce((
   select array_agg(distinct (resources.key || ':' || actions.key) collate "C"
     order by (resources.key || ':' || actions.key) collate "C")
   from role_permissions
@@ -103,7 +107,8 @@ const parentsOfRole = sql<string[]>`coalesce((
 
 const derivationsOfRole = sql<DerivationRow[]>`coalesce((
   select json_agg(json_build_object('id', d.id, 'role', source.key, 'onResource', subject.key,
-    'linkedByRelation', relations.key, 'noDirectRolesOnObject', d.no_direct_roles_on_object) order by d.id)
+    'linkedByRelation', relations.key, 'noDirectRolesOnObject', d.no_direct_roles_on_object,
+    'sourceRoleId', source.id, 'onResourceId', subject.id, 'relationId', relations.id) order by d.id)
   from role_derivations d
   join roles source on source.id = d.source_role_id
   join relations on relations.id = d.relation_id
@@ -185,13 +190,14 @@ export function createRolesRepository({ db }: Database, environmentId = DEFAULT_
 
     /** A page of roles: those of a resource, or, without one, those held in accounts or everywhere. */
     async listRoles(
-      filters: { key?: string; resourceId?: string },
+      filters: { key?: string; resourceId?: string; isBuiltin?: boolean },
       request: PageRequest,
     ): Promise<Page<RoleRow>> {
       const clauses = pageClauses(request, sortKeys, roles.id)
       const matching = allOf(
         isRoleOf(filters.resourceId ?? null),
         filters.key === undefined ? undefined : eq(roles.key, filters.key),
+        filters.isBuiltin === undefined ? undefined : eq(roles.isBuiltin, filters.isBuiltin),
       )
       const page = clauses.toPage(
         await db
@@ -203,6 +209,15 @@ export function createRolesRepository({ db }: Database, environmentId = DEFAULT_
           .offset(clauses.offset),
       )
       return request.total ? { ...page, total: await db.$count(roles, matching) } : page
+    },
+
+    /** All roles of these resources, the oldest first. */
+    async listRolesOf(resourceIds: readonly string[], ex: Executor = db): Promise<RoleRow[]> {
+      return await ex
+        .select(roleColumns)
+        .from(roles)
+        .where(and(eq(roles.environmentId, environmentId), inArray(roles.resourceId, [...resourceIds])))
+        .orderBy(asc(roles.id))
     },
 
     async findRole(
@@ -244,27 +259,49 @@ export function createRolesRepository({ db }: Database, environmentId = DEFAULT_
       return locked && (await this.findRole(id, tx, resourceId))
     },
 
-    /** @throws AppError role_key_taken, limit_reached */
-    async insertRole(
-      role: RoleChanges & { id: string; key: string; name: string; resourceId: string | null },
+    /** Writes roles of one resource, or some held in accounts. @throws AppError role_key_taken, limit_reached */
+    async insertRoles(
+      resourceId: string | null,
+      rows: readonly (RoleChanges & { id: string; key: string; name: string })[],
       tx: Tx,
     ): Promise<void> {
-      const limit = role.resourceId === null ? 'roles' : 'resourceRoles'
-      assertBelow(limit, await tx.$count(roles, isRoleOf(role.resourceId)))
-      if (isUuid(role.key)) {
+      if (rows.length === 0) return
+      const limit = resourceId === null ? 'roles' : 'resourceRoles'
+      assertBelow(limit, await tx.$count(roles, isRoleOf(resourceId)), rows.length)
+      const idLike = rows.map(({ key }) => key).filter(isUuid)
+      if (idLike.length > 0) {
         // A key that equals another row's id would make both names ambiguous.
         const clashes = await tx.$count(
           roles,
-          and(eq(roles.environmentId, environmentId), eq(roles.id, role.key)),
+          and(eq(roles.environmentId, environmentId), inArray(roles.id, idLike)),
         )
         if (clashes > 0) throw new AppError('role_key_taken')
       }
       try {
-        await tx.insert(roles).values({ ...role, environmentId })
+        await tx.insert(roles).values(rows.map((row) => ({ ...row, resourceId, environmentId })))
       } catch (error) {
         if (isUniqueViolation(error, 'roles_key_key')) throw new AppError('role_key_taken', { cause: error })
         throw error
       }
+    },
+
+    /** Roles of a resource, or some held in accounts, by their keys; those that are not there are not in it. */
+    async listRolesByKeys(keys: readonly string[], resourceId: string | null, tx: Tx): Promise<RoleRow[]> {
+      if (keys.length === 0) return []
+      return await tx
+        .select(roleColumns)
+        .from(roles)
+        .where(and(isRoleOf(resourceId), sql`${roles.key} = any(${sql.param([...keys])}::text[])`))
+    },
+
+    /** Adds actions to roles, as pairs. */
+    async insertPermissions(pairs: readonly { roleId: string; actionId: string }[], tx: Tx): Promise<void> {
+      if (pairs.length === 0) return
+      await tx.execute(sql`insert into role_permissions (environment_id, role_id, action_id)
+        select ${environmentId}::uuid, pair.role_id, pair.action_id
+        from unnest(${sql.param(pairs.map(({ roleId }) => roleId))}::uuid[],
+          ${sql.param(pairs.map(({ actionId }) => actionId))}::uuid[]) as pair (role_id, action_id)
+        on conflict do nothing`)
     },
 
     async updateRole(id: string, changes: RoleChanges, tx: Tx): Promise<void> {
@@ -312,6 +349,34 @@ export function createRolesRepository({ db }: Database, environmentId = DEFAULT_
           ),
         )
       return new Map(found.map(({ id, name }) => [name, id]))
+    },
+
+    /** The same by id: `resource:action` of each. */
+    async findActionNames(ids: readonly string[], tx: Tx): Promise<Map<string, string>> {
+      if (ids.length === 0) return new Map()
+      const found = await tx
+        .select({ id: actions.id, name: sql<string>`${resources.key} || ':' || ${actions.key}` })
+        .from(actions)
+        .innerJoin(resources, and(eq(resources.id, actions.resourceId), eq(resources.isBuiltin, false)))
+        .where(and(eq(actions.environmentId, environmentId), inArray(actions.id, [...ids])))
+      return new Map(found.map(({ id, name }) => [id, name]))
+    },
+
+    /**
+     * The roles that the role extends, or those that extend it, directly or not, itself left out. Oldest first.
+     */
+    async listRelatives(
+      { id, resourceId }: Pick<RoleRow, 'id' | 'resourceId'>,
+      which: 'ancestors' | 'descendants',
+    ): Promise<RoleRow[]> {
+      const found = which === 'ancestors' ? sql`role_and_ancestors` : sql`role_and_descendants`
+      return await db
+        .select(roleColumns)
+        .from(roles)
+        .where(
+          and(isRoleOf(resourceId), ne(roles.id, id), sql`${roles.id} in (select ${found}(${id}::uuid))`),
+        )
+        .orderBy(asc(roles.id))
     },
 
     async replaceParents(roleId: string, parentIds: readonly string[], tx: Tx): Promise<void> {
@@ -373,6 +438,11 @@ export function createRolesRepository({ db }: Database, environmentId = DEFAULT_
         .from(relations)
         .where(and(eq(relations.resourceId, resourceId), eq(relations.key, key)))
       return row
+    },
+
+    /** How many assignments of the role there are, expired ones included. */
+    async countAssignments(roleId: string, tx: Tx): Promise<number> {
+      return await tx.$count(roleAssignments, eq(roleAssignments.roleId, roleId))
     },
 
     /** True when a live user holds the role itself. */

@@ -28,9 +28,12 @@ export type NewRole = RoleUpdate & { key?: string; name: string }
 export type RoleOwner = { id: string; key: string }
 
 /** A derivation, in keys. */
-export type NewDerivation = Omit<DerivationRow, 'id' | 'noDirectRolesOnObject'> & {
+export type NewDerivation = Pick<DerivationRow, 'role' | 'onResource' | 'linkedByRelation'> & {
   noDirectRolesOnObject?: boolean
 }
+
+/** The same, in ids of what is known to be there: a relation of the role's resource, a role of its subjects. */
+export type DerivationEnds = Pick<DerivationRow, 'sourceRoleId' | 'relationId' | 'noDirectRolesOnObject'>
 
 /** Where and until when a further role is held. */
 export type AssignmentTerms = {
@@ -101,9 +104,9 @@ export function createRolesService({
       assertApplicationKey(key, `${at}/key`)
       const id = newId()
       const parentIds = await parentsNamed(parents, owner, tx, at)
-      await roles.insertRole({ ...fields, id, key, resourceId: owner?.id ?? null }, tx)
-      await givePermissions(id, permissions, owner, tx, at)
-      await roles.replaceParents(id, parentIds, tx)
+      await roles.insertRoles(owner?.id ?? null, [{ ...fields, id, key }], tx)
+      if (permissions.length > 0) await givePermissions(id, permissions, owner, tx, at)
+      if (parentIds.length > 0) await roles.replaceParents(id, parentIds, tx)
       await audit.append(
         {
           action: 'role.created',
@@ -122,6 +125,44 @@ export function createRolesService({
     },
 
     /**
+     * Defines many roles of one owner in few statements, in the caller's transaction, which holds `lockDefinitions`.
+     * They extend none, and their permissions are `resource:action` of actions that are declared.
+     * @throws AppError role_key_taken, action_not_found, validation_failed, limit_reached
+     */
+    async addRoles(
+      caller: Caller,
+      inputs: readonly (Omit<RoleUpdate, 'extends'> & { key: string; name: string })[],
+      owner: RoleOwner | undefined,
+      tx: Tx,
+    ): Promise<void> {
+      for (const { key } of inputs) assertApplicationKey(key, '/body/key')
+      const rows = inputs.map(({ permissions = [], ...fields }) => ({ fields, permissions, id: newId() }))
+      await roles.insertRoles(
+        owner?.id ?? null,
+        rows.map(({ fields, id }) => ({ ...fields, id })),
+        tx,
+      )
+      const named = rows.flatMap(({ permissions }) => permissions)
+      const actionIds = named.length === 0 ? new Map<string, string>() : await roles.findActionIds(named, tx)
+      const pairs = rows.flatMap(({ id, permissions }) =>
+        permissions.map((permission) => ({
+          roleId: id,
+          actionId: actionIds.get(permission) ?? fail('action_not_found'),
+        })),
+      )
+      await roles.insertPermissions(pairs, tx)
+      await audit.appendAll(
+        rows.map(({ id, fields, permissions }) => ({
+          action: 'role.created',
+          caller,
+          target: { type: 'role', id },
+          details: { key: fields.key, ...(owner && { resource: owner.key }), permissions: [...permissions] },
+        })),
+        tx,
+      )
+    },
+
+    /**
      * Changes a role of the application. Tokens of its holders, and of the holders of roles that extend it, end at
      * once when it loses a permission; what it gains is in their next token.
      * @throws AppError role_not_found, role_is_builtin, role_cycle, validation_failed, limit_reached, precondition_failed
@@ -135,38 +176,50 @@ export function createRolesService({
     ): Promise<RoleRow> {
       return await transact(db, async (tx) => {
         await roles.lockDefinitions(tx)
-        const role = (await roles.lockRole(id, tx, 'no key update', owner?.id)) ?? fail('role_not_found')
-        if (role.isBuiltin) throw new AppError('role_is_builtin')
+        const role = await lockChangeable(id, owner, tx)
         assertMatches(ifMatch, role.revision)
-        const { permissions, extends: parents, ...fields } = changes
-        await roles.updateRole(id, fields, tx)
-        if (permissions) await givePermissions(id, permissions, owner, tx, '/body')
-        if (parents) {
-          const parentIds = await parentsNamed(parents, owner, tx, '/body')
-          if (await roles.isAncestorOf(id, parentIds, tx)) throw new AppError('role_cycle')
-          await roles.replaceParents(id, parentIds, tx)
-        }
-        const changed = (await roles.findRole(id, tx, owner?.id)) ?? fail('role_not_found')
-        const left = new Set(changed.effectivePermissions)
-        if (!owner && role.effectivePermissions.some((held) => !left.has(held))) {
-          await users.raiseTokenVersions(await roles.lockHolderIds([id], tx), tx)
-        }
-        await audit.append(
-          {
-            action: 'role.updated',
-            caller,
-            target: { type: 'role', id },
-            details: {
-              fields: Object.keys(changes),
-              before: role.permissions,
-              after: changed.permissions,
-              ...(parents && { extended: role.extends, extends: changed.extends }),
-            },
-          },
-          tx,
-        )
-        return changed
+        return await this.changeRole(caller, role, changes, owner, tx)
       })
+    },
+
+    /** The same in the caller's transaction, which holds `lockDefinitions` and has found the role in it. */
+    async changeRole(
+      caller: Caller,
+      role: RoleRow,
+      changes: RoleUpdate,
+      owner: RoleOwner | undefined,
+      tx: Tx,
+    ): Promise<RoleRow> {
+      const { id } = role
+      if (role.isBuiltin) throw new AppError('role_is_builtin')
+      const { permissions, extends: parents, ...fields } = changes
+      await roles.updateRole(id, fields, tx)
+      if (permissions) await givePermissions(id, permissions, owner, tx, '/body')
+      if (parents) {
+        const parentIds = await parentsNamed(parents, owner, tx, '/body')
+        if (await roles.isAncestorOf(id, parentIds, tx)) throw new AppError('role_cycle')
+        await roles.replaceParents(id, parentIds, tx)
+      }
+      const changed = (await roles.findRole(id, tx, owner?.id)) ?? fail('role_not_found')
+      const left = new Set(changed.effectivePermissions)
+      if (!owner && role.effectivePermissions.some((held) => !left.has(held))) {
+        await users.raiseTokenVersions(await roles.lockHolderIds([id], tx), tx)
+      }
+      await audit.append(
+        {
+          action: 'role.updated',
+          caller,
+          target: { type: 'role', id },
+          details: {
+            fields: Object.keys(changes),
+            before: role.permissions,
+            after: changed.permissions,
+            ...(parents && { extended: role.extends, extends: changed.extends }),
+          },
+        },
+        tx,
+      )
+      return changed
     },
 
     /**
@@ -176,24 +229,43 @@ export function createRolesService({
     async deleteRole(caller: Caller, id: string, ifMatch: IfMatch, owner?: RoleOwner): Promise<void> {
       await transact(db, async (tx) => {
         await roles.lockDefinitions(tx)
-        const role = (await roles.lockRole(id, tx, 'no key update', owner?.id)) ?? fail('role_not_found')
-        if (role.isBuiltin) throw new AppError('role_is_builtin')
+        const role = await lockChangeable(id, owner, tx)
         assertMatches(ifMatch, role.revision)
         if (await roles.isHeld(id, tx)) throw new AppError('role_in_use')
-        if (!owner && role.effectivePermissions.length > 0) {
-          await users.raiseTokenVersions(await roles.lockHolderIds([id], tx), tx)
-        }
-        await roles.deleteRole(id, tx)
-        await audit.append(
-          {
-            action: 'role.deleted',
-            caller,
-            target: { type: 'role', id },
-            details: { key: role.key, ...(owner && { resource: owner.key }) },
-          },
-          tx,
-        )
+        await this.dropRole(caller, role, owner, tx)
       })
+    },
+
+    /**
+     * Deletes a role with all assignments of it, in the caller's transaction, which holds `lockDefinitions`. Its
+     * holders stay members of the accounts that they held it in.
+     * @throws AppError role_not_found, role_is_builtin
+     */
+    async dropRole(
+      caller: Caller,
+      { id }: Pick<RoleRow, 'id'>,
+      owner: RoleOwner | undefined,
+      tx: Tx,
+    ): Promise<void> {
+      const role = await lockChangeable(id, owner, tx)
+      const taken = await roles.countAssignments(id, tx)
+      if (!owner && (taken > 0 || role.effectivePermissions.length > 0)) {
+        await users.raiseTokenVersions(await roles.lockHolderIds([id], tx), tx)
+      }
+      await roles.deleteRole(id, tx)
+      await audit.append(
+        {
+          action: 'role.deleted',
+          caller,
+          target: { type: 'role', id },
+          details: {
+            key: role.key,
+            ...(owner && { resource: owner.key }),
+            ...(taken > 0 && { assignments: taken }),
+          },
+        },
+        tx,
+      )
     },
 
     /**
@@ -222,35 +294,43 @@ export function createRolesService({
         const source =
           (await roles.findRoleByKey(input.role, tx, subjectId)) ??
           misfit('role', `is no role of ${input.onResource}`)
-        const id = await roles.insertDerivation(
-          {
-            roleId,
-            sourceRoleId: source.id,
-            relationId: relation.id,
-            noDirectRolesOnObject: input.noDirectRolesOnObject ?? false,
-          },
-          tx,
-        )
-        await roles.updateRole(roleId, {}, tx)
-        const { role: from, onResource, linkedByRelation } = input
-        await audit.append(
-          {
-            action: 'derivation.created',
-            caller,
-            target: { type: 'derivation', id },
-            details: {
-              role: role.key,
-              resource: owner.key,
-              from,
-              on_resource: onResource,
-              linked_by_relation: linkedByRelation,
-            },
-          },
-          tx,
-        )
-        const written = await roles.findRole(roleId, tx, owner.id)
-        return written?.derivations.find((one) => one.id === id) ?? fail('derivation_not_found')
+        const { noDirectRolesOnObject = false } = input
+        const ends = { sourceRoleId: source.id, relationId: relation.id, noDirectRolesOnObject }
+        return await this.derive(caller, role, owner, ends, tx)
       })
+    },
+
+    /**
+     * The same in ids, in the caller's transaction, which holds `lockDefinitions` and has seen that they fit.
+     * @throws AppError derivation_exists, limit_reached
+     */
+    async derive(
+      caller: Caller,
+      role: Pick<RoleRow, 'id' | 'key'>,
+      owner: RoleOwner,
+      ends: DerivationEnds,
+      tx: Tx,
+    ): Promise<DerivationRow> {
+      const id = await roles.insertDerivation({ ...ends, roleId: role.id }, tx)
+      await roles.updateRole(role.id, {}, tx)
+      const written = await roles.findRole(role.id, tx, owner.id)
+      const derivation = written?.derivations.find((one) => one.id === id) ?? fail('derivation_not_found')
+      await audit.append(
+        {
+          action: 'derivation.created',
+          caller,
+          target: { type: 'derivation', id },
+          details: {
+            role: role.key,
+            resource: owner.key,
+            from: derivation.role,
+            on_resource: derivation.onResource,
+            linked_by_relation: derivation.linkedByRelation,
+          },
+        },
+        tx,
+      )
+      return derivation
     },
 
     /** @throws AppError role_not_found, derivation_not_found */
@@ -263,19 +343,30 @@ export function createRolesService({
       await transact(db, async (tx) => {
         await roles.lockDefinitions(tx)
         const role = (await roles.lockRole(roleId, tx, 'no key update', owner.id)) ?? fail('role_not_found')
-        if (!(await roles.deleteDerivation(roleId, derivationId, tx)))
-          throw new AppError('derivation_not_found')
-        await roles.updateRole(roleId, {}, tx)
-        await audit.append(
-          {
-            action: 'derivation.deleted',
-            caller,
-            target: { type: 'derivation', id: derivationId },
-            details: { role: role.key, resource: owner.key },
-          },
-          tx,
-        )
+        await this.underive(caller, role, owner, derivationId, tx)
       })
+    },
+
+    /** The same in the caller's transaction, which holds `lockDefinitions`. @throws AppError derivation_not_found */
+    async underive(
+      caller: Caller,
+      role: Pick<RoleRow, 'id' | 'key'>,
+      owner: RoleOwner,
+      derivationId: string,
+      tx: Tx,
+    ): Promise<void> {
+      if (!(await roles.deleteDerivation(role.id, derivationId, tx)))
+        throw new AppError('derivation_not_found')
+      await roles.updateRole(role.id, {}, tx)
+      await audit.append(
+        {
+          action: 'derivation.deleted',
+          caller,
+          target: { type: 'derivation', id: derivationId },
+          details: { role: role.key, resource: owner.key },
+        },
+        tx,
+      )
     },
 
     /** Every role of a user. @throws AppError user_not_found */
@@ -450,6 +541,12 @@ export function createRolesService({
   }
 
   /** @throws AppError validation_failed for what is no permission of the application, or is not declared though it must be */
+  async function lockChangeable(id: string, owner: RoleOwner | undefined, tx: Tx): Promise<RoleRow> {
+    const role = (await roles.lockRole(id, tx, 'no key update', owner?.id)) ?? fail('role_not_found')
+    if (role.isBuiltin) throw new AppError('role_is_builtin')
+    return role
+  }
+
   async function givePermissions(
     roleId: string,
     permissions: readonly string[],
@@ -460,9 +557,10 @@ export function createRolesService({
     const field = `${at}/${owner ? 'permissions' : 'scopes'}`
     const named = permissions.map((one) => (owner && !one.includes(':') ? `${owner.key}:${one}` : one))
     refuse(named, field, (one) => (PERMISSION.test(one) ? undefined : 'is no permission of the application'))
-    if (!owner) return await roles.replacePermissions(roleId, named, tx)
     const ids = await roles.findActionIds(named, tx)
-    refuse(named, field, (one) => (ids.has(one) ? undefined : 'is no action that a resource has'))
+    const isDeclared = (one: string) => ids.has(one)
+    if (!owner && !named.every(isDeclared)) return await roles.replacePermissions(roleId, named, tx)
+    refuse(named, field, (one) => (isDeclared(one) ? undefined : 'is no action that a resource has'))
     await roles.replaceActions(roleId, [...ids.values()], tx)
   }
 
@@ -504,7 +602,15 @@ function refuseMachine({ principal }: Caller): void {
   if (principal.type === 'api_key') throw new AppError('grant_exceeds_own')
 }
 
-function assertMayGrant(caller: Caller, role: RoleRow, accountId: string | null): void {
+/**
+ * Refuses to give or take a role beyond the caller's own. `accountId`: where it is held, null for everywhere.
+ * @throws AppError grant_exceeds_own, account_not_found
+ */
+export function assertMayGrant(
+  caller: Caller,
+  role: Pick<RoleRow, 'isBuiltin' | 'effectivePermissions'>,
+  accountId: string | null,
+): void {
   const { principal } = caller
   if (accountId !== null && !holdsIn(principal, 'postern.roles:assign', accountId)) {
     throw new AppError('account_not_found', { boundary: true })
@@ -531,10 +637,11 @@ function keyFromName(name: string): string {
   })
 }
 
-function assignmentEvent(
+/** What the audit trail says of a role given or taken. */
+export function assignmentEvent(
   action: 'role.assigned' | 'role.unassigned',
   caller: Caller,
-  held: AssignmentRow,
+  held: Pick<AssignmentRow, 'userId' | 'accountId' | 'instanceId' | 'expiresAt'> & { role: { key: string } },
   homeAccountId: string | null,
 ) {
   return {

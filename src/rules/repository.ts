@@ -1,4 +1,4 @@
-import { and, asc, eq, type SQL, sql } from 'drizzle-orm'
+import { and, asc, eq, or, type SQL, sql } from 'drizzle-orm'
 import { alias } from 'drizzle-orm/pg-core'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
@@ -52,11 +52,12 @@ export type SetRuleRow = {
   createdAt: Date
 }
 
-/** `userSet`, `resourceSet`: key or id. The others are keys. */
+/** `userSet`, `resourceSet`, `action`: key or id. The others are keys. */
 export type SetRuleFilters = {
   userSet?: string
   role?: string
   permission?: string
+  action?: string
   resourceSet?: string
   resource?: string
 }
@@ -292,14 +293,32 @@ export function createRulesRepository({ db }: Database, environmentId = DEFAULT_
       return rows[0]?.found === true
     },
 
+    /** Those whose conditions must hold too, or those for which the set's must: the oldest first. */
+    async listConditionSetLine(id: string, towards: 'ancestors' | 'descendants'): Promise<ConditionSetRow[]> {
+      const next =
+        towards === 'ancestors'
+          ? sql`select c.parent_id from line join condition_sets c on c.id = line.id where c.parent_id is not null`
+          : sql`select c.id from line join condition_sets c on c.parent_id = line.id`
+      return await selectSets(db)
+        .where(
+          sql`${conditionSets.id} <> ${id}::uuid and ${conditionSets.environmentId} = ${env}
+            and ${conditionSets.id} in (
+              with recursive line (id) as (select ${id}::uuid union ${next}) select id from line)`,
+        )
+        .orderBy(asc(conditionSets.id))
+    },
+
     async listSetRules(filters: SetRuleFilters, request: PageRequest): Promise<Page<SetRuleRow>> {
       const clauses = pageClauses(request, ruleSortKeys, setRules.id)
-      const { userSet, role, permission: wanted, resourceSet, resource } = filters
+      const { userSet, role, permission: wanted, action, resourceSet, resource } = filters
       const matching = allOf(
         eq(setRules.environmentId, environmentId),
         userSet === undefined ? undefined : sql`${setRules.userSetId} = ${setNamed(userSet)}`,
         role === undefined ? undefined : sql`${roleName} = ${role}`,
         wanted === undefined ? undefined : sql`${permission} = ${wanted}`,
+        action === undefined
+          ? undefined
+          : or(eq(actions.key, action), isUuid(action) ? eq(actions.id, action) : undefined),
         resourceSet === undefined ? undefined : sql`${setRules.resourceSetId} = ${setNamed(resourceSet)}`,
         resource === undefined ? undefined : eq(resources.key, resource),
       )

@@ -53,6 +53,8 @@ type Dependencies = {
   lockDefinitions: (tx: Tx) => Promise<void>
 }
 
+export type RulesService = ReturnType<typeof createRulesService>
+
 /** Sets of users and of instances that conditions on their attributes describe, and the rules that join them. */
 export function createRulesService({ database, rules, audit, lockDefinitions }: Dependencies) {
   const { db } = database
@@ -67,6 +69,15 @@ export function createRulesService({ database, rules, audit, lockDefinitions }: 
     /** By key, then by id. @throws AppError condition_set_not_found */
     async getConditionSet(ref: string): Promise<ConditionSetRow> {
       return (await rules.findConditionSet(ref)) ?? fail('condition_set_not_found')
+    },
+
+    /** Its parents and theirs, or its children and theirs. @throws AppError condition_set_not_found */
+    async listConditionSetLine(
+      ref: string,
+      towards: 'ancestors' | 'descendants',
+    ): Promise<ConditionSetRow[]> {
+      const { id } = await this.getConditionSet(ref)
+      return await rules.listConditionSetLine(id, towards)
     },
 
     /**

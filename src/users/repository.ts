@@ -1,4 +1,5 @@
-import { and, eq, inArray, isNull, ne, type Placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, eq, inArray, isNull, type Placeholder, type SQL, sql } from 'drizzle-orm'
+import { LRUCache } from 'lru-cache'
 import { foldCase, normalizeEmail } from '../case-folding.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
@@ -111,6 +112,9 @@ export const USER_SORTS = ['created_at', 'email', 'full_name', 'updated_at'] as 
 
 export type UsersRepository = ReturnType<typeof createUsersRepository>
 
+/** Of how many accounts the number of members is kept. */
+const KEPT_COUNTS = 100
+
 /** How many orders and sizes of pages are kept prepared, on each connection. */
 const PREPARED_PAGES = 50
 
@@ -136,7 +140,7 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
     })
     .from(sessions)
     .innerJoin(users, eq(users.id, sessions.userId))
-    .leftJoin(accounts, eq(accounts.id, sessions.accountId))
+    .leftJoin(accounts, sql`${accounts.id} = ${sql.placeholder('accountId')}::uuid`)
     .leftJoin(userCredentials, eq(userCredentials.userId, users.id))
     .leftJoin(roleAssignments, and(eq(roleAssignments.userId, users.id), eq(roleAssignments.isPrimary, true)))
     .leftJoin(roles, eq(roles.id, roleAssignments.roleId))
@@ -148,13 +152,21 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
         isLive,
       ),
     )
+  const counts = new LRUCache<string, { version: string; total: number }>({ max: KEPT_COUNTS })
   const preparedPages = new Map<string, { execute(values: PageValues): Promise<UserRow[]> }>()
   const preparedHolder = holderQuery.prepare(prepare ? 'holder_of_session' : '')
 
   return {
-    /** The holder of a session that has not ended, however inactive; one indexed statement. */
-    async findHolder(sessionId: string, userId: string): Promise<Holder | undefined> {
-      const [row] = await preparedHolder.execute({ sessionId, userId })
+    /**
+     * The holder of a session that has not ended, however inactive; one indexed statement.
+     * @param accountId the account that the token is for: its session may have gone on in another one
+     */
+    async findHolder(
+      sessionId: string,
+      userId: string,
+      accountId: string | null,
+    ): Promise<Holder | undefined> {
+      const [row] = await preparedHolder.execute({ sessionId, userId, accountId })
       return row
     },
 
@@ -213,7 +225,7 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
           ? await selectPage(clauses, allOf(matching, clauses.where), clauses.offset)
           : await unfilteredPage(clauses),
       )
-      return request.total ? { ...page, total: await db.$count(users, matching) } : page
+      return request.total ? { ...page, total: await countUsers(filters, matching) } : page
     },
 
     /** @throws AppError email_taken, user_key_taken */
@@ -273,19 +285,6 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
           updatedAt: sql`now()`,
         })
         .where(eq(users.id, id))
-    },
-
-    async endSessions(userId: string, reason: string, tx: Tx, except?: string): Promise<void> {
-      await tx
-        .update(sessions)
-        .set({ endedAt: sql`now()`, endReason: reason })
-        .where(
-          and(
-            eq(sessions.userId, userId),
-            isNull(sessions.endedAt),
-            except ? ne(sessions.id, except) : undefined,
-          ),
-        )
     },
 
     async findCredentials(userId: string, ex: Executor = db): Promise<{ passwordHash: string } | undefined> {
@@ -381,6 +380,28 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
     return await statement.execute(values)
   }
 
+  /**
+   * How many match. To count everybody, or all members of an account, costs more than the page beside it. Every change
+   * of such a number raises the version of the policy, so that it is counted once for each version: what is kept is
+   * right as of the statement that reads the version.
+   */
+  async function countUsers(
+    { memberOf = '', ...others }: UserFilters,
+    matching: SQL | undefined,
+  ): Promise<number> {
+    if (Object.values(others).some((filter) => filter !== undefined)) return await db.$count(users, matching)
+    const kept = counts.get(memberOf)
+    const { rows } = await db.execute<{ version: string; total: number | null }>(sql`
+      select v.version::text, case when v.version::text = ${kept?.version ?? ''} then null
+        else (select count(*)::int from ${users} where ${matching}) end as total
+      from policy_versions v where v.environment_id = ${environmentId}`)
+    const [now] = rows
+    if (!now) return await db.$count(users, matching)
+    const total = now.total ?? kept?.total ?? 0
+    if (now.total !== null) counts.set(memberOf, { version: now.version, total })
+    return total
+  }
+
   function filterClauses(filters: UserFilters): (SQL | undefined)[] {
     return [
       filters.q === undefined ? undefined : sql`${users.searchText} like ${containing(foldCase(filters.q))}`,
@@ -409,14 +430,16 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
   }
 }
 
-const searchText = (user: UserChanges & { key: string }): string =>
+/** What a person is found by. */
+export const searchText = (user: UserChanges & { key: string }): string =>
   foldCase(
     [user.email, user.fullName, user.firstName, user.lastName, user.phoneNumber, user.key]
       .filter(Boolean)
       .join(' '),
   )
 
-async function namingConflicts(write: () => Promise<unknown>): Promise<void> {
+/** @throws AppError email_taken, user_key_taken in place of the broken constraint */
+export async function namingConflicts(write: () => Promise<unknown>): Promise<void> {
   try {
     await write()
   } catch (error) {

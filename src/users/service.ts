@@ -10,6 +10,7 @@ import { holdsIn } from '../permissions.ts'
 import type { Caller } from '../principal.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
 import type { RolesService } from '../roles/service.ts'
+import type { SessionsRepository } from '../sessions/repository.ts'
 import { refuseTakeover } from './protection.ts'
 import type { UserChanges, UserRow, UsersRepository } from './repository.ts'
 
@@ -33,6 +34,7 @@ type Dependencies = {
   database: Database
   environmentId: string
   users: UsersRepository
+  sessions: SessionsRepository
   accounts: AccountsService
   roles: RolesService
   passwords: PasswordHasher
@@ -42,8 +44,17 @@ type Dependencies = {
 }
 
 export function createUsersService(dependencies: Dependencies) {
-  const { database, environmentId, users, accounts, roles, passwords, audit, mustChangeWhenSetByAdmin } =
-    dependencies
+  const {
+    database,
+    environmentId,
+    users,
+    sessions,
+    accounts,
+    roles,
+    passwords,
+    audit,
+    mustChangeWhenSetByAdmin,
+  } = dependencies
   const { db } = database
   return {
     listUsers: users.listUsers,
@@ -230,7 +241,7 @@ export function createUsersService(dependencies: Dependencies) {
     /** Writes the end of a person, whose row must be locked, and of their sessions. */
     async deleteLocked(caller: Caller, user: UserRow, tx: Tx): Promise<void> {
       await users.softDeleteUser(user.id, tx)
-      await users.endSessions(user.id, 'user_deleted', tx)
+      await sessions.endSessionsOf(user.id, 'user_deleted', tx)
       await audit.append(
         {
           action: 'user.deleted',
@@ -263,7 +274,7 @@ export function createUsersService(dependencies: Dependencies) {
       keepSession?: string,
     ): Promise<void> {
       await users.upsertCredentials(user.id, hash, mustChange, tx)
-      await users.endSessions(user.id, 'password_changed', tx, keepSession)
+      await sessions.endSessionsOf(user.id, 'password_changed', tx, keepSession)
       if (keepSession === undefined) await users.raiseTokenVersions([user.id], tx)
       await audit.append(
         {
@@ -284,7 +295,7 @@ export function createUsersService(dependencies: Dependencies) {
       await users.updateUser(user, changes, tx)
       if (toggled) {
         await users.raiseTokenVersions([user.id], tx)
-        if (!changes.isActive) await users.endSessions(user.id, 'user_deactivated', tx)
+        if (!changes.isActive) await sessions.endSessionsOf(user.id, 'user_deactivated', tx)
       }
       await audit.append(
         {
@@ -359,10 +370,12 @@ const touchesIdentity = (user: UserRow, { email, key, isActive }: UserChanges): 
   (key !== undefined && key !== user.key) ||
   (isActive !== undefined && isActive !== user.isActive)
 
-const isSameEmail = (one: string | null, other: string | null): boolean =>
+/** Whether the two are one address, or both none. */
+export const isSameEmail = (one: string | null, other: string | null): boolean =>
   one === null || other === null ? one === other : normalizeEmail(one) === normalizeEmail(other)
 
-function nameOf({ firstName, lastName }: UserChanges): string | undefined {
+/** The whole name of somebody who has one in parts. */
+export function nameOf({ firstName, lastName }: UserChanges): string | undefined {
   const name = [firstName, lastName].filter(Boolean).join(' ')
   return name === '' ? undefined : name
 }

@@ -115,6 +115,14 @@ t.test('deleting an environment full of data removes every row of it and none of
   const parentId = await make('/roles', { name: 'viewer', scopes: ['post:read'] })
   await make('/user-roles', { user_id: userId, role_id: roleId })
   await make(`/users/${userId}/roles`, { role_id: parentId })
+  await make('/clients', { name: 'orders' })
+  for (const [path, body] of [
+    ['proxy_configs', { key: 'gateway', name: 'Gateway' }],
+    ['user_invites', { email: 'bob@postern.test', role_id: 'editor', tenant_id: accountId }],
+  ] as const) {
+    const response = await root.post(`/facts/${path}`, body, header)
+    t.equal(response.statusCode, 200, response.body)
+  }
   const values = { environment: doomed.id, account: accountId, user: userId, role: roleId, parent: parentId }
   // The rest of the model, row by row, as its own routes would write it.
   await pool.query(filled(REST_OF_THE_MODEL, values))

@@ -492,7 +492,7 @@ t.test(
 t.test('API keys that change are told to whoever keeps them', async (t) => {
   const { services } = await buildProcess(t)
   const heard: (readonly string[] | undefined)[] = []
-  services.policyCache.onApiKeysChanged((ids) => heard.push(ids))
+  services.policyCache.onCredentialsChanged('api_key', (ids) => heard.push(ids))
   await services.policyCache.catchUp()
   heard.length = 0
 

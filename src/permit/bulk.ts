@@ -1,0 +1,264 @@
+import type { BulkAccounts } from '../accounts/bulk.ts'
+import type { NamedAccount, WrittenAccount } from '../accounts/bulk-repository.ts'
+import { type Database, type Tx, transact } from '../db/client.ts'
+import { AppError, type FieldError, type ProblemCode } from '../errors.ts'
+import { grouped } from '../grouping.ts'
+import { isUuid } from '../ids.ts'
+import type { InstancesService } from '../instances/service.ts'
+import type { Caller } from '../principal.ts'
+import type { BulkGrant, BulkRoles } from '../roles/bulk.ts'
+import type { GrantableRole } from '../roles/bulk-repository.ts'
+import type { BulkUsers } from '../users/bulk.ts'
+import type { SyncedUser } from '../users/service.ts'
+import { dashed } from './names.ts'
+import { assertHoldsAnywhere, type Grant } from './service.ts'
+
+/** A person with roles to give, all of it by keys or ids. */
+export type UserToWrite = { user: SyncedUser; grants: readonly Omit<Grant, 'user'>[] }
+
+/** Where the list stands in Permit's bulk requests. */
+const OPERATIONS = '/body/operations'
+
+type Dependencies = {
+  database: Database
+  users: BulkUsers
+  roles: BulkRoles
+  accounts: BulkAccounts
+  instances: InstancesService
+}
+
+/** A grant with where in the request it stands, and for whom. */
+type Asked = { userId: string; grant: Omit<Grant, 'user'>; pointer: string }
+
+/**
+ * Permit's bulk requests for people and tenants: all of it or nothing, in one transaction of a few statements, whatever
+ * the number.
+ */
+export function createPermitBulk({ database, users, roles, accounts, instances }: Dependencies) {
+  const { db } = database
+
+  /** What grants name, held until the transaction ends. */
+  async function resolve(caller: Caller, asked: readonly Asked[], tx: Tx): Promise<BulkGrant[]> {
+    const onInstances = asked.flatMap(({ grant: { instance, tenant }, pointer }) =>
+      instance === undefined
+        ? []
+        : [{ ref: dashed(instance), account: tenant, pointer: `${pointer}/resource_instance` }],
+    )
+    const accountOf = await accountsNamed(
+      asked.flatMap(({ grant: { tenant = [] } }) => tenant),
+      'share',
+      tx,
+    )
+    const placed = onInstances.map(({ account, ...named }) => {
+      const found = account === undefined ? undefined : accountOf(account)
+      return { ...named, ...(found && { account: found.id }) }
+    })
+    const located = await instances.ensureInstances(caller, placed, tx, () =>
+      assertHoldsAnywhere(caller, 'postern.policy:write'),
+    )
+    const roleOf = await rolesNamed(
+      asked.map(({ grant }) => grant.role),
+      tx,
+    )
+
+    const faults: Fault[] = []
+    const resolved = asked.flatMap(({ userId, grant, pointer }): BulkGrant[] => {
+      const fault = (code: ProblemCode, field: string, detail: string): [] => {
+        faults.push({ code, pointer: `${pointer}/${field}`, detail })
+        return []
+      }
+      const account = grant.tenant === undefined ? undefined : accountOf(grant.tenant)
+      if (grant.tenant !== undefined && !account)
+        return fault('account_not_found', 'tenant', 'does not exist')
+      const instance = grant.instance === undefined ? undefined : located.get(dashed(grant.instance))
+      const accountId = instance?.accountId ?? account?.id
+      if (accountId === undefined) return fault('validation_failed', 'tenant', 'is required')
+      if (account && account.id !== accountId)
+        return fault('instances_in_different_accounts', 'tenant', 'is another one than that of the instance')
+      const role = roleOf(grant.role, instance?.name.type ?? null)
+      if (!role) return fault('role_not_found', 'role', 'does not exist')
+      return [{ userId, role, accountId, instanceId: instance?.id ?? null }]
+    })
+    throwFirst(faults)
+    const distinct = resolved.map((one): [string, BulkGrant] => [
+      `${one.userId} ${one.role.id} ${one.accountId} ${one.instanceId}`,
+      one,
+    ])
+    return [...new Map(distinct).values()]
+  }
+
+  async function accountsNamed(
+    names: readonly string[],
+    strength: 'share' | 'no key update',
+    tx: Tx,
+  ): Promise<(name: string) => NamedAccount | undefined> {
+    if (names.length === 0) return () => undefined
+    return byName(await accounts.lockAccounts(withIds(names), strength, tx))
+  }
+
+  /** Finds a role by its name among those of a resource, or, with null, those held in accounts. */
+  async function rolesNamed(
+    names: readonly string[],
+    tx: Tx,
+  ): Promise<(name: string, resource: string | null) => GrantableRole | undefined> {
+    if (names.length === 0) return () => undefined
+    const byResource = grouped(await roles.holdRoles(withIds(names), tx), ({ resource }) => resource)
+    const finders = new Map([...byResource].map(([resource, found]) => [resource, byName(found)]))
+    return (name, resource) => finders.get(resource)?.(name)
+  }
+
+  const grantsOf = (
+    inputs: readonly { at: number; userId: string; grants: UserToWrite['grants'] }[],
+  ): Asked[] =>
+    inputs.flatMap(({ at, userId, grants }) =>
+      grants.map((grant, index) => ({
+        userId,
+        grant,
+        pointer: `${OPERATIONS}/${at}/role_assignments/${index}`,
+      })),
+    )
+
+  async function replaceAll(caller: Caller, inputs: readonly UserToWrite[]): Promise<void> {
+    await transact(db, async (tx) => {
+      const keys = inputs.map(({ user }) => user.key)
+      const known = new Map((await users.lockUsers(keys, [], tx)).map((user) => [user.key, user]))
+      const placed = inputs.map((input, at) => ({ ...input, at, known: known.get(input.user.key) }))
+      const writes = placed.flatMap(({ known: user, user: { key: _, ...changes } }) =>
+        user ? [{ user, changes }] : [],
+      )
+      await users.writeMany(caller, writes, tx)
+      const made = placed.filter((one) => !one.known)
+      const ids = await users.insertMany(
+        caller,
+        made.map(({ user }) => user),
+        tx,
+      )
+      const toNew = grantsOf(made.map(({ at, grants }, index) => ({ at, grants, userId: ids[index] ?? '' })))
+      const toKnown = grantsOf(
+        placed.flatMap(({ at, grants, known: user }) => (user ? [{ at, grants, userId: user.id }] : [])),
+      )
+      await roles.giveMany(
+        caller,
+        await resolve(caller, [...toKnown, ...toNew], tx),
+        { toNewUsers: false },
+        tx,
+      )
+    })
+  }
+
+  return {
+    /**
+     * Makes all of these people, with their roles, or none.
+     * @throws AppError user_key_taken, email_taken, role_not_found, account_not_found, instance_not_found,
+     *   resource_not_found, instances_in_different_accounts, grant_exceeds_own, validation_failed
+     */
+    async createUsers(caller: Caller, inputs: readonly UserToWrite[]): Promise<void> {
+      assertDistinct(inputs.map(({ user }) => user.key))
+      if (inputs.length === 0) return
+      await transact(db, async (tx) => {
+        const ids = await users.insertMany(
+          caller,
+          inputs.map(({ user }) => user),
+          tx,
+        )
+        const asked = grantsOf(inputs.map(({ grants }, at) => ({ at, grants, userId: ids[at] ?? '' })))
+        await roles.giveMany(caller, await resolve(caller, asked, tx), { toNewUsers: true }, tx)
+      })
+    },
+
+    /**
+     * Makes all of these people what is said, or makes the people; roles are added to those held. All of it or nothing.
+     * @throws AppError as createUsers does; user_is_protected
+     */
+    async replaceUsers(caller: Caller, inputs: readonly UserToWrite[]): Promise<void> {
+      assertDistinct(inputs.map(({ user }) => user.key))
+      if (inputs.length === 0) return
+      await onceMoreIfTaken(async () => await replaceAll(caller, inputs))
+    },
+
+    /** Deletes those of these people, by keys or ids, who are there; all or none. @throws AppError user_is_protected */
+    async deleteUsers(caller: Caller, names: readonly string[]): Promise<void> {
+      if (names.length === 0) return
+      await transact(db, async (tx) => {
+        const found = await users.lockUsers(names, names.map(dashed).filter(isUuid), tx)
+        const findUser = byName(found)
+        const meant = new Map(names.flatMap((name) => findUser(name) ?? []).map((user) => [user.id, user]))
+        await users.deleteMany(caller, [...meant.values()], tx)
+      })
+    },
+
+    /** Makes all of these tenants or none. @throws AppError account_key_taken, validation_failed */
+    async createTenants(caller: Caller, inputs: readonly Omit<WrittenAccount, 'id'>[]): Promise<void> {
+      assertDistinct(inputs.map(({ key }) => key))
+      if (inputs.length === 0) return
+      await transact(db, async (tx) => await accounts.insertMany(caller, inputs, tx))
+    },
+
+    /**
+     * Deletes those of these tenants, by keys or ids, that are there; all or none.
+     * @throws AppError account_has_people, account_is_default
+     */
+    async deleteTenants(caller: Caller, names: readonly string[]): Promise<void> {
+      if (names.length === 0) return
+      await transact(db, async (tx) => {
+        const find = await accountsNamed(names, 'no key update', tx)
+        const meant = new Map(
+          names.flatMap((name) => find(name) ?? []).map((account) => [account.id, account]),
+        )
+        await accounts.deleteMany(caller, [...meant.values()], tx)
+      })
+    },
+  }
+}
+
+/** Tries again when somebody else has just made one of those who were new. */
+async function onceMoreIfTaken(write: () => Promise<void>): Promise<void> {
+  try {
+    await write()
+  } catch (error) {
+    if (!(error instanceof AppError && error.code === 'user_key_taken')) throw error
+    await write()
+  }
+}
+
+/** The names, and the ids that some of them may be. */
+const withIds = (names: readonly string[]): string[] => [
+  ...new Set(names.flatMap((name) => [name, dashed(name)])),
+]
+
+/** Finds one by its key or, failing that, by its id, with or without dashes. */
+function byName<T extends { id: string; key: string }>(rows: readonly T[]): (name: string) => T | undefined {
+  const byKey = new Map(rows.map((row) => [row.key, row]))
+  const byId = new Map(rows.map((row) => [row.id, row]))
+  return (name) => byKey.get(name) ?? byId.get(dashed(name).toLowerCase())
+}
+
+type Fault = FieldError & { code: ProblemCode }
+
+const MOST_FAULTS = 50
+
+/** Refuses with the first of the faults, and names those of its kind. */
+function throwFirst(faults: readonly Fault[]): void {
+  const [first] = faults
+  if (!first) return
+  const alike = faults.filter(({ code }) => code === first.code).slice(0, MOST_FAULTS)
+  const detail = first.code === 'validation_failed' ? {} : { detail: `${first.pointer} ${first.detail}` }
+  throw new AppError(first.code, {
+    ...detail,
+    errors: alike.map(({ pointer, detail: said }) => ({ pointer, detail: said })),
+  })
+}
+
+/** @throws AppError validation_failed when a key stands there twice */
+function assertDistinct(keys: readonly string[]): void {
+  const places = new Map<string, number>()
+  const faults = keys.flatMap((key, at): Fault[] => {
+    const first = places.get(key)
+    if (first === undefined) places.set(key, at)
+    const pointer = `${OPERATIONS}/${at}/key`
+    return first === undefined
+      ? []
+      : [{ code: 'validation_failed', pointer, detail: `is that of ${first} too` }]
+  })
+  throwFirst(faults)
+}

@@ -1,0 +1,107 @@
+import type { AuditRepository } from '../audit/repository.ts'
+import { type Database, type Tx, transact } from '../db/client.ts'
+import { AppError, type FieldError, fail } from '../errors.ts'
+import { newId } from '../ids.ts'
+import { instructionsOf, MOST_INSTRUCTIONS } from '../policy/url-mapping.ts'
+import type { Caller } from '../principal.ts'
+import { assertApplicationKey } from '../resources/keys.ts'
+import { assertBelow } from '../resources/limits.ts'
+import type { ProxiesRepository, ProxyConfigChanges, ProxyConfigRow, ProxyMappingRule } from './repository.ts'
+
+type Dependencies = {
+  database: Database
+  proxies: ProxiesRepository
+  audit: AuditRepository
+  lockDefinitions: (tx: Tx) => Promise<void>
+}
+
+/** Proxies before services, and which action on which resource a request to one of their URLs is. */
+export function createProxiesService({ database, proxies, audit, lockDefinitions }: Dependencies) {
+  const { db } = database
+
+  return {
+    listProxyConfigs: proxies.listProxyConfigs,
+
+    /** By key, then by id. @throws AppError proxy_config_not_found */
+    async getProxyConfig(ref: string): Promise<ProxyConfigRow> {
+      return (await proxies.findProxyConfig(ref)) ?? fail('proxy_config_not_found')
+    },
+
+    /** @throws AppError proxy_config_key_taken, validation_failed for a faulty expression, limit_reached */
+    async createProxyConfig(
+      caller: Caller,
+      config: Pick<ProxyConfigRow, 'key' | 'name' | 'mappingRules'>,
+    ): Promise<ProxyConfigRow> {
+      assertApplicationKey(config.key, '/body/key')
+      return await transact(db, async (tx) => {
+        await lockDefinitions(tx)
+        assertBelow('proxyConfigs', await proxies.countProxyConfigs(tx))
+        const id = newId()
+        await assertRules(id, config.mappingRules, tx)
+        await proxies.insertProxyConfig({ ...config, id }, tx)
+        return await written('proxy_config.created', caller, id, { key: config.key }, tx)
+      })
+    },
+
+    /** @throws AppError proxy_config_not_found, validation_failed for a faulty expression, limit_reached */
+    async updateProxyConfig(
+      caller: Caller,
+      ref: string,
+      changes: ProxyConfigChanges,
+    ): Promise<ProxyConfigRow> {
+      return await transact(db, async (tx) => {
+        await lockDefinitions(tx)
+        const { id, key } = (await proxies.findProxyConfig(ref, tx)) ?? fail('proxy_config_not_found')
+        if (changes.mappingRules) await assertRules(id, changes.mappingRules, tx)
+        await proxies.updateProxyConfig(id, changes, tx)
+        const details = { key, fields: Object.keys(changes) }
+        return await written('proxy_config.updated', caller, id, details, tx)
+      })
+    },
+
+    /** @throws AppError proxy_config_not_found */
+    async deleteProxyConfig(caller: Caller, ref: string): Promise<void> {
+      await transact(db, async (tx) => {
+        await lockDefinitions(tx)
+        const { id, key } = (await proxies.findProxyConfig(ref, tx)) ?? fail('proxy_config_not_found')
+        await proxies.deleteProxyConfig(id, tx)
+        const target = { type: 'proxy_config', id } as const
+        await audit.append({ action: 'proxy_config.deleted', caller, target, details: { key } }, tx)
+      })
+    },
+  }
+
+  async function written(
+    action: 'proxy_config.created' | 'proxy_config.updated',
+    caller: Caller,
+    id: string,
+    details: Record<string, unknown>,
+    tx: Tx,
+  ): Promise<ProxyConfigRow> {
+    await audit.append({ action, caller, target: { type: 'proxy_config', id }, details }, tx)
+    return (await proxies.findProxyConfig(id, tx)) ?? fail('proxy_config_not_found')
+  }
+
+  /** Expressions are matched one after the other for each URL, so what bounds that work is the sum of all. */
+  async function assertRules(id: string, rules: readonly ProxyMappingRule[], tx: Tx): Promise<void> {
+    const others = await proxies.listOtherRules(id, tx)
+    assertBelow('mappingRules', others.length, rules.length)
+    const faults: FieldError[] = []
+    let total = others.reduce((sum, rule) => sum + costOf(rule), 0)
+    for (const [place, rule] of rules.entries()) {
+      if (rule.urlType !== 'regex') continue
+      const size = instructionsOf(rule.url)
+      const pointer = `/body/mapping_rules/${place}/url`
+      if (size === undefined)
+        faults.push({ pointer, detail: 'must be a regular expression in the syntax of RE2' })
+      else if (size > MOST_INSTRUCTIONS)
+        faults.push({ pointer, detail: 'is too large: repeat less, or a shorter text' })
+      total += size ?? 0
+    }
+    if (faults.length > 0) throw new AppError('validation_failed', { errors: faults })
+    if (rules.length > 0) assertBelow('expressions', 0, total)
+  }
+}
+
+const costOf = (rule: ProxyMappingRule): number =>
+  rule.urlType === 'regex' ? (instructionsOf(rule.url) ?? 0) : 0

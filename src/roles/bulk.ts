@@ -1,0 +1,60 @@
+import type { AuditRepository } from '../audit/repository.ts'
+import type { Tx } from '../db/client.ts'
+import { newId } from '../ids.ts'
+import type { Caller } from '../principal.ts'
+import type { UsersRepository } from '../users/repository.ts'
+import type { BulkRolesRepository, GrantableRole } from './bulk-repository.ts'
+import { assertMayGrant, assignmentEvent } from './service.ts'
+
+/** A role for a user, in an account or on an instance of it. Role, account and instance must be held against change. */
+export type BulkGrant = {
+  userId: string
+  role: GrantableRole
+  accountId: string
+  instanceId: string | null
+}
+
+export type BulkRoles = ReturnType<typeof createBulkRoles>
+
+type Dependencies = { roles: BulkRolesRepository; users: UsersRepository; audit: AuditRepository }
+
+/** Roles for many people at a time, in the caller's transaction, under the rules that hold for one. */
+export function createBulkRoles({ roles, users, audit }: Dependencies) {
+  return {
+    holdRoles: roles.holdRoles,
+
+    /**
+     * Gives those that are not held yet. The rows of users who may have tokens must be locked.
+     * @param options.toNewUsers true when nobody of them can have a token that this would end
+     * @throws AppError grant_exceeds_own, account_not_found
+     */
+    async giveMany(
+      caller: Caller,
+      grants: readonly BulkGrant[],
+      { toNewUsers }: { toNewUsers: boolean },
+      tx: Tx,
+    ): Promise<void> {
+      if (grants.length === 0) return
+      const places = new Map(grants.map((grant) => [`${grant.role.id} ${grant.accountId}`, grant]))
+      for (const { role, accountId } of places.values()) assertMayGrant(caller, role, accountId)
+
+      await roles.ensureMembers(
+        grants.map(({ accountId, userId }) => ({ accountId, userId })),
+        tx,
+      )
+      const assignments = grants.map((grant) => ({ ...grant, id: newId() }))
+      const given = await roles.insertAssignments(
+        assignments.map(({ role, ...assignment }) => ({ ...assignment, roleId: role.id })),
+        tx,
+      )
+      const isNew = assignments.filter(({ id }) => given.has(id))
+      // A role on an instance is in no token.
+      const inTokens = isNew.filter(({ instanceId }) => instanceId === null).map(({ userId }) => userId)
+      if (!toNewUsers) await users.raiseTokenVersions([...new Set(inTokens)].sort(), tx)
+      await audit.appendAll(
+        isNew.map((held) => assignmentEvent('role.assigned', caller, { ...held, expiresAt: null }, null)),
+        tx,
+      )
+    },
+  }
+}

@@ -1,0 +1,274 @@
+import t from 'tap'
+import { buildTestApp } from '../helpers/app.ts'
+import { apiKey, listenForSdk, pythonClient, sdk, storeExample } from '../helpers/permit.ts'
+
+const F = '/v2/facts/default/default'
+type User = {
+  key: string
+  id: string
+  email: string | null
+  first_name: string | null
+  attributes: object
+  roles: object[]
+}
+
+t.test('bulk requests for people and tenants', async (t) => {
+  const postern = await buildTestApp(t)
+  await storeExample(postern, { tenants: [{ key: 'acme' }, { key: 'globex' }] })
+  const { key } = await apiKey(postern)
+  const { url } = await listenForSdk(t, postern)
+  const permit = sdk(url, key)
+  const { api } = permit
+  const python = await pythonClient(postern)
+  const send = async (method: 'POST' | 'PUT' | 'DELETE', what: string, body: object) =>
+    await python.send(method, `${F}/bulk/${what}`, body)
+  const user = async (name: string) => await python.get(`${F}/users/${encodeURIComponent(name)}`)
+  const whole = async (name: string) => (await user(name)).json<User>()
+  const reader = { role: 'reader', tenant: 'acme' }
+
+  await t.test('people come with their roles, which hold at once', async (t) => {
+    t.same(
+      await api.users.bulkUserCreate([
+        { key: 'ann', email: 'Ann@x.test', first_name: 'Ann', attributes: { age: 30 } },
+        { key: 'auth0|ben', role_assignments: [reader, reader, { role: 'reader', tenant: 'globex' }] },
+        {
+          key: 'cat',
+          role_assignments: [{ role: 'editor', tenant: 'acme', resource_instance: 'document:c1' }],
+        },
+      ]),
+      {},
+    )
+
+    t.match(await whole('ann'), {
+      email: 'Ann@x.test',
+      first_name: 'Ann',
+      attributes: { age: 30 },
+      roles: [],
+      associated_tenants: [],
+    })
+    t.match(await whole('auth0|ben'), {
+      email: null,
+      roles: [reader, { role: 'reader', tenant: 'globex' }],
+      associated_tenants: [{ tenant: 'acme' }, { tenant: 'globex' }],
+    })
+    t.equal((await whole('auth0|ben')).roles.length, 2)
+    t.equal(await permit.check('auth0|ben', 'read', { type: 'document', tenant: 'acme' }), true)
+    t.equal(await permit.check('cat', 'edit', { type: 'document', key: 'c1', tenant: 'acme' }), true)
+    t.equal((await api.users.list({ search: 'ann@x' })).total_count, 1)
+  })
+
+  await t.test('one bad operation leaves nothing of the others, and is named', async (t) => {
+    const good = { key: 'nobody-else', role_assignments: [reader] }
+    for (const [operations, status, said] of [
+      [[good, { key: 'ann' }], 409, 'ann'],
+      [[good, { key: 'other', email: 'ANN@x.test' }], 409, 'ANN@x.test'],
+      [[good, { key: 'same' }, { key: 'same' }], 422, 'operations'],
+      [[good, { key: 'a', email: 'a@x.test' }, { key: 'b', email: 'A@x.test' }], 409, 'A@x.test'],
+      [[good, { key: (await whole('ann')).id }], 409, (await whole('ann')).id],
+      [[good, { key: 'a b' }], 422, 'operations'],
+      [[good, { key: 'a', role_assignments: [{ ...reader, role: 'nothing' }] }], 404, 'role_assignments'],
+      [[good, { key: 'a', role_assignments: [{ ...reader, role: 'editor' }] }], 404, 'role_assignments'],
+      [[good, { key: 'a', role_assignments: [{ ...reader, role: 'SUPER_ADMIN' }] }], 404, 'role_assignments'],
+      [[good, { key: 'a', role_assignments: [{ role: 'reader', tenant: 'nowhere' }] }], 404, 'tenant'],
+      [[good, { key: 'a', role_assignments: [{ role: 'reader' }] }], 422, 'tenant'],
+      [
+        [
+          good,
+          { key: 'a', role_assignments: [{ ...reader, tenant: 'globex', resource_instance: 'document:c1' }] },
+        ],
+        409,
+        'tenant',
+      ],
+      [
+        [good, { key: 'a', role_assignments: [{ role: 'editor', resource_instance: 'document:no' }] }],
+        404,
+        '',
+      ],
+      [[good, { key: 'a', attributes: { text: '\u0000' } }], 422, ''],
+      [Array.from({ length: 3001 }, (_, n) => ({ key: `n${n}` })), 422, '3000'],
+    ] as const) {
+      for (const method of ['POST', 'PUT'] as const) {
+        const isUpdate = method === 'PUT' && said === 'ann'
+        const refused = await send(method, 'users', { operations })
+        t.equal(refused.statusCode, isUpdate ? 200 : status, `${method} ${refused.body}`)
+        if (isUpdate) await send('DELETE', 'users', { idents: ['nobody-else'] })
+        else t.ok(refused.body.includes(said), refused.body)
+        t.equal((await user('nobody-else')).statusCode, 404)
+      }
+    }
+  })
+
+  await t.test('whoever is there is changed, roles are added, and others are made', async (t) => {
+    t.same(
+      await api.users.bulkUserReplace([
+        { key: 'ann', first_name: 'Anna', attributes: { age: 31 }, role_assignments: [reader] },
+        { key: 'dan', email: 'dan@x.test', role_assignments: [reader] },
+        { key: 'auth0|ben', role_assignments: [reader] },
+      ]),
+      {},
+    )
+    t.match(await whole('ann'), {
+      email: 'Ann@x.test',
+      first_name: 'Anna',
+      attributes: { age: 31 },
+      roles: [reader],
+    })
+    t.match(await whole('dan'), { email: 'dan@x.test', roles: [reader] })
+    t.equal((await whole('auth0|ben')).roles.length, 2)
+    t.equal((await api.users.list({ search: 'anna' })).total_count, 1)
+    const taken = await send('PUT', 'users', { operations: [{ key: 'ann', email: 'dan@x.test' }] })
+    t.match([taken.statusCode, taken.json().message], [409, /dan@x\.test/])
+  })
+
+  await t.test('each person has a row in the audit trail, by the key that wrote', async (t) => {
+    const { id } = await whole('ann')
+    const rows = (await postern.root.get(`/api/v1/audit-events?target_id=${id}`)).json<
+      { action: string; actor_type: string }[]
+    >()
+    t.same(rows.map(({ action }) => action).sort(), ['role.assigned', 'user.created', 'user.updated'])
+    t.ok(rows.every(({ actor_type }) => actor_type === 'api_key'))
+  })
+
+  await t.test('whoever can sign in keeps email and existence, also among many', async (t) => {
+    const person = await postern.person()
+    const { key: name } = await whole(person.id)
+    for (const response of [
+      await send('PUT', 'users', {
+        operations: [
+          { key: 'ann', first_name: 'X' },
+          { key: name, email: 'x@y.test' },
+        ],
+      }),
+      await send('DELETE', 'users', { idents: ['ann', person.id] }),
+    ]) {
+      t.match([response.statusCode, response.json().message], [409, new RegExp(name)])
+      t.match(await whole('ann'), { first_name: 'Anna' })
+    }
+    t.equal((await send('PUT', 'users', { operations: [{ key: name, first_name: 'N' }] })).statusCode, 200)
+    t.equal((await person.client.get('/api/v1/users/me')).statusCode, 200)
+  })
+
+  await t.test('a key that may only read, or somebody who may not give roles, writes nothing', async (t) => {
+    const only = await pythonClient(postern, 'read')
+    for (const [method, what, body] of [
+      ['POST', 'users', { operations: [{ key: 'x' }] }],
+      ['PUT', 'users', { operations: [{ key: 'x' }] }],
+      ['DELETE', 'users', { idents: ['ann'] }],
+      ['POST', 'tenants', { operations: [{ key: 'x', name: 'X' }] }],
+      ['DELETE', 'tenants', { idents: ['acme'] }],
+    ] as const)
+      t.equal((await only.send(method, `${F}/bulk/${what}`, body)).statusCode, 403, `${method} ${what}`)
+    const { client } = await postern.person('ADMIN')
+    const onNew = { role: 'editor', tenant: 'acme', resource_instance: 'document:new' }
+    const made = { operations: [{ key: 'x', role_assignments: [onNew] }] }
+    t.equal((await client.post(`${F}/bulk/users`, made)).statusCode, 403, 'makes an instance')
+    t.equal((await user('x')).statusCode, 404)
+  })
+
+  await t.test('people end by key or id; those who are gone are passed over', async (t) => {
+    const { id } = await whole('dan')
+    t.same(await api.users.bulkUserDelete(['ann', id.replaceAll('-', ''), 'gone', 'ann']), {})
+    for (const name of ['ann', 'dan']) t.equal((await user(name)).statusCode, 404)
+    t.equal(await permit.check('ann', 'read', { type: 'document', tenant: 'acme' }), false)
+    t.equal(
+      (await send('POST', 'users', { operations: [{ key: 'ann', email: 'ann@x.test' }] })).statusCode,
+      200,
+    )
+  })
+
+  await t.test('the same new people from two sides at once: each is there once', async (t) => {
+    const operations = (side: number) =>
+      Array.from({ length: 200 }, (_, n) => ({
+        key: `twin-${n}`,
+        attributes: { side },
+        first_name: `Side ${side}`,
+        role_assignments: [reader],
+      }))
+    const responses = await Promise.all(
+      [1, 2, 3].map(async (side) => await send('PUT', 'users', { operations: operations(side) })),
+    )
+    t.same(
+      responses.map(({ statusCode }) => statusCode),
+      [200, 200, 200],
+    )
+    const { data, total_count } = (await python.get(`${F}/users?search=twin-&per_page=100`)).json<{
+      data: User[]
+      total_count: number
+    }>()
+    t.equal(total_count, 200)
+    t.equal(new Set(data.map(({ first_name }) => first_name)).size, 1)
+    for (const one of data)
+      t.match(one, { attributes: { side: Number(one.first_name?.slice(5)) }, roles: [reader] })
+  })
+
+  await t.test('a reader sees a replaced person whole, before or after', async (t) => {
+    let isDone = false
+    const writing = (async () => {
+      for (let side = 4; side < 10; side++) {
+        const operations = Array.from({ length: 200 }, (_, n) => ({
+          key: `twin-${n}`,
+          attributes: { side },
+          first_name: `Side ${side}`,
+        }))
+        await send('PUT', 'users', { operations })
+      }
+      isDone = true
+    })()
+    while (!isDone) {
+      const { data } = (await python.get(`${F}/users?search=twin-&per_page=100`)).json<{ data: User[] }>()
+      t.equal(new Set(data.map(({ first_name }) => first_name)).size, 1, 'one request at a time')
+      for (const one of data)
+        if (one.first_name !== `Side ${(one.attributes as { side: number }).side}`) t.fail('a mix')
+    }
+    await writing
+  })
+
+  await t.test('how many there are is right after each change', async (t) => {
+    const count = async () =>
+      (await python.get(`${F}/users?per_page=1`)).json<{ total_count: number }>().total_count
+    const before = await count()
+    await send('POST', 'users', { operations: [{ key: 'one-more' }] })
+    t.equal(await count(), before + 1)
+    await send('DELETE', 'users', { idents: ['one-more', 'ann'] })
+    t.equal(await count(), before - 1)
+    const there = async () =>
+      (await python.get(`${F}/tenants/globex/users?per_page=1`)).json<{ total_count: number }>().total_count
+    const members = await there()
+    const grant = { role: 'reader', tenant: 'globex' }
+    await send('PUT', 'users', { operations: [{ key: 'twin-1', role_assignments: [grant] }] })
+    t.equal(await there(), members + 1)
+  })
+
+  await t.test('tenants are made and end, many at a time', async (t) => {
+    const tenants = ['t1', 't2', 't3'].map((name) => ({ key: name, name, attributes: null }))
+    t.same((await send('POST', 'tenants', { operations: tenants })).json(), {})
+    t.match((await python.get(`${F}/tenants/t2`)).json(), { key: 't2', name: 't2', attributes: null })
+    for (const [operations, status] of [
+      [[{ key: 't4', name: 'T' }, tenants[0]], 409],
+      [
+        [
+          { key: 't4', name: 'T' },
+          { key: 't4', name: 'T' },
+        ],
+        422,
+      ],
+      [Array.from({ length: 2001 }, (_, n) => ({ key: `n${n}`, name: 'N' })), 422],
+    ] as const) {
+      t.equal((await send('POST', 'tenants', { operations })).statusCode, status)
+      t.equal((await python.get(`${F}/tenants/t4`)).statusCode, 404)
+    }
+    await send('PUT', 'users', {
+      operations: [{ key: 'eve', role_assignments: [{ role: 'reader', tenant: 't1' }] }],
+    })
+    const home = await postern.account('Homes')
+    await postern.person('GUEST', { accountId: home })
+    for (const kept of [home, 'default']) {
+      t.equal((await send('DELETE', 'tenants', { idents: ['t1', kept] })).statusCode, 409)
+      t.equal((await python.get(`${F}/tenants/t1`)).statusCode, 200)
+    }
+    const { id } = (await python.get(`${F}/tenants/t2`)).json<{ id: string }>()
+    t.same((await send('DELETE', 'tenants', { idents: ['t1', id.replaceAll('-', ''), 'gone'] })).json(), {})
+    for (const name of ['t1', 't2']) t.equal((await python.get(`${F}/tenants/${name}`)).statusCode, 404)
+    t.same((await whole('eve')).roles, [])
+  })
+})

@@ -15,11 +15,12 @@ export async function protectedRead(bench: Bench): Promise<void> {
   const { databaseUrl } = bench
   const postern = await startPostern({ databaseUrl })
   const token = await adminToken(postern.url)
-  const { sid, sub } = claimsOf(token)
+  const { sid, sub, account_id } = claimsOf(token)
   const bare = await startBaseline('bench/bare-read.ts', {
     DATABASE_URL: databaseUrl,
     SESSION_ID: sid,
     USER_ID: sub,
+    ACCOUNT_ID: account_id,
   })
   const headers = { authorization: `Bearer ${token}` }
   const rounds = { postern: [] as number[], bare: [] as number[], p99: [] as number[] }
@@ -41,9 +42,10 @@ export async function protectedRead(bench: Bench): Promise<void> {
   report('GET /users/me, p99', rounds.p99, 'ms')
 }
 
-function claimsOf(token: string): { sid: string; sub: string } {
+function claimsOf(token: string): { sid: string; sub: string; account_id: string } {
   return JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()) as {
     sid: string
     sub: string
+    account_id: string
   }
 }

@@ -6,11 +6,14 @@ import { createUser } from './create-user.ts'
 import type { Bench } from './harness.ts'
 import { listUsers } from './list-users.ts'
 import { describeMachine } from './machine.ts'
+import { oauth2 } from './oauth2.ts'
+import { permitBulk } from './permit-bulk.ts'
 import { aMillionUsers } from './policy/a-million-users.ts'
 import { policy } from './policy/over-http.ts'
 import { protectedRead } from './protected-read.ts'
 import { signIn } from './sign-in.ts'
 import { startAndMemory } from './start.ts'
+import { verifier } from './verifier.ts'
 
 /** Every benchmark by the name that `npm run bench -- NAME …` takes. */
 const BENCHES: Record<string, (bench: Bench) => Promise<void>> = {
@@ -19,8 +22,11 @@ const BENCHES: Record<string, (bench: Bench) => Promise<void>> = {
   'list-users': listUsers,
   'create-user': createUser,
   start: startAndMemory,
+  oauth2,
+  verifier,
   policy,
   'policy-million': aMillionUsers,
+  'permit-bulk': permitBulk,
 }
 
 const wanted = process.argv.slice(2)

@@ -9,6 +9,8 @@ import { AuditEventSchema } from './audit/schemas.ts'
 import { authRoutes } from './auth/routes.ts'
 import { OAuthErrorSchema, TokenSchema } from './auth/schemas.ts'
 import { authzenRoutes } from './authzen/routes.ts'
+import { clientsRoutes } from './clients/routes.ts'
+import { ClientSchema, IssuedClientSchema } from './clients/schemas.ts'
 import { environmentsRoutes } from './environments/routes.ts'
 import { EnvironmentSchema, ProjectSchema } from './environments/schemas.ts'
 import { AppError } from './errors.ts'
@@ -35,7 +37,9 @@ import {
   TupleSchema,
   TuplesChangedSchema,
 } from './instances/schemas.ts'
-import { keysRoutes } from './keys/routes.ts'
+import { jwksRoutes, keysRoutes } from './keys/routes.ts'
+import { SigningKeySchema } from './keys/schemas.ts'
+import { oauth2Routes } from './oauth2/routes.ts'
 import { pdpRoutes } from './pdp/routes.ts'
 import { permitRoutes } from './permit/routes.ts'
 import { policyFileRoutes } from './policy-file/routes.ts'
@@ -51,11 +55,15 @@ import {
   ResourceRoleSchema,
   ResourceSchema,
 } from './resources/schemas.ts'
+import { revocationsRoutes } from './revocations/routes.ts'
+import { RevocationSchema, RevocationsSchema } from './revocations/schemas.ts'
 import { rolesRoutes } from './roles/routes.ts'
 import { AssignmentSchema, RoleSchema, RoleSummarySchema, UserRoleSchema } from './roles/schemas.ts'
 import { rulesRoutes } from './rules/routes.ts'
 import { ConditionSetSchema, SetRuleSchema } from './rules/schemas.ts'
 import type { Services } from './services.ts'
+import { sessionsRoutes } from './sessions/routes.ts'
+import { SessionSchema } from './sessions/schemas.ts'
 import { usersRoutes } from './users/routes.ts'
 import { PermissionsSchema, UserSchema } from './users/schemas.ts'
 import { VERSION } from './version.ts'
@@ -66,6 +74,7 @@ const SHARED_SCHEMAS = [
   ProblemSchema,
   TokenSchema,
   OAuthErrorSchema,
+  SessionSchema,
   RoleSummarySchema,
   RoleSchema,
   UserRoleSchema,
@@ -78,6 +87,11 @@ const SHARED_SCHEMAS = [
   AuditEventSchema,
   ApiKeySchema,
   IssuedApiKeySchema,
+  SigningKeySchema,
+  ClientSchema,
+  IssuedClientSchema,
+  RevocationSchema,
+  RevocationsSchema,
   ProjectSchema,
   EnvironmentSchema,
   InstanceSchema,
@@ -141,7 +155,8 @@ export async function buildApp(
 
   await app.register(authentication, {
     keys: services.keys,
-    users: services.holders,
+    accessTokens: services.accessTokens,
+    dpop: services.dpop,
     apiKeys: services.apiKeyVerifier,
     environments: services.environments,
     issuer: services.issuer,
@@ -155,9 +170,12 @@ export async function buildApp(
   await app.register(metricsEndpoint, { metrics: services.metrics, token: config.http.metricsToken })
   await app.register(healthRoutes(services))
   await app.register(problemPages)
-  await app.register(keysRoutes(services))
+  await app.register(jwksRoutes(services))
+
+  await app.register(oauth2Routes(services))
 
   await app.register(authRoutes(services), { prefix: '/api/v1' })
+  await app.register(sessionsRoutes(services), { prefix: '/api/v1' })
   await app.register(usersRoutes(services), { prefix: '/api/v1' })
   await app.register(rolesRoutes(services), { prefix: '/api/v1' })
   await app.register(resourcesRoutes(services), { prefix: '/api/v1' })
@@ -167,6 +185,9 @@ export async function buildApp(
   await app.register(policyFileRoutes(services), { prefix: '/api/v1' })
   await app.register(environmentsRoutes(services), { prefix: '/api/v1' })
   await app.register(apiKeysRoutes(services), { prefix: '/api/v1' })
+  await app.register(keysRoutes(services), { prefix: '/api/v1' })
+  await app.register(clientsRoutes(services), { prefix: '/api/v1' })
+  await app.register(revocationsRoutes(services), { prefix: '/api/v1' })
   await app.register(auditRoutes(services), { prefix: '/api/v1' })
   await app.register(authzenRoutes(services))
 

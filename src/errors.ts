@@ -24,6 +24,26 @@ export const PROBLEMS = {
     title: 'The scopes do not fit into a token',
     help: 'Name the scopes that are needed in `scope` (space-separated); together they may have 4096 bytes.',
   },
+  invalid_grant: {
+    status: 400,
+    title: 'What was presented gives no token',
+    help: 'The refresh or subject token is not valid, or belongs to another client.',
+  },
+  invalid_target: {
+    status: 400,
+    title: 'Tokens for this resource are not to be had',
+    help: 'A `resource` or `audience` must be one of the client’s audiences, and on a refresh one of the session’s (RFC 8707).',
+  },
+  unauthorized_client: {
+    status: 400,
+    title: 'The client may not use this grant type',
+    help: 'Add it to `grant_types` of the client: PATCH /api/v1/clients/{client_id}. Public clients may only refresh.',
+  },
+  unsupported_grant_type: {
+    status: 400,
+    title: 'There is no such grant type here',
+    help: 'GET /.well-known/oauth-authorization-server lists them. People sign in at POST /api/v1/auth/login.',
+  },
   invalid_request: {
     status: 400,
     title: 'The request is not valid',
@@ -45,10 +65,25 @@ export const PROBLEMS = {
     title: 'The access token is not valid',
     help: 'It is malformed, expired or revoked, or its holder was disabled or given other roles. Sign in again.',
   },
+  invalid_client: {
+    status: 401,
+    title: 'The client could not be authenticated',
+    help: 'The client is unknown or not active, its secret or assertion is wrong, or it authenticates in another way than `token_endpoint_auth_method` says.',
+  },
+  invalid_dpop_proof: {
+    status: 401,
+    title: 'The DPoP proof is not valid',
+    help: 'Send a new proof with each request (RFC 9449 §4): right `htm`, `htu` under PUBLIC_URL, `iat` of this minute, a fresh `jti`, and `ath` with an access token. The token endpoint answers 400.',
+  },
   invalid_credentials: {
     status: 401,
     title: 'Email or password is wrong',
     help: 'The same answer is given for an unknown email, a wrong password, a user who is not active and an account one is not a member of.',
+  },
+  invalid_refresh_token: {
+    status: 401,
+    title: 'The refresh token is not valid',
+    help: 'It is unknown, expired or was used before, or its session ended. Sign in again. Use each refresh token once, and keep the one that comes back.',
   },
   // 403
   insufficient_scope: {
@@ -60,6 +95,11 @@ export const PROBLEMS = {
     status: 403,
     title: 'This would exceed your own permissions or reach',
     help: 'Nobody grants, changes or removes a role or a person holding built-in permissions beyond their own.',
+  },
+  cross_site_request: {
+    status: 403,
+    title: 'The refresh cookie is not taken from this request',
+    help: 'Send it by `fetch` with `Content-Type: application/json`, from a page of PUBLIC_URL or of an origin in CORS_ORIGINS.',
   },
   registration_closed: {
     status: 403,
@@ -111,7 +151,18 @@ export const PROBLEMS = {
     title: 'Project does not exist',
     help: 'Create it first: POST /api/v1/projects.',
   },
+  session_not_found: {
+    status: 404,
+    title: 'Session does not exist',
+    help: 'It has ended, or never was: the lists show those that live.',
+  },
   api_key_not_found: { status: 404, title: 'API key does not exist', help: 'Check the id.' },
+  client_not_found: { status: 404, title: 'OAuth client does not exist', help: 'Check the id.' },
+  client_secret_not_found: {
+    status: 404,
+    title: 'The client has no such secret',
+    help: 'GET /api/v1/clients/{client_id} lists its secrets and their ids.',
+  },
   member_not_found: {
     status: 404,
     title: 'The user is not a member of this account',
@@ -155,6 +206,8 @@ export const PROBLEMS = {
     title: 'Set rule does not exist',
     help: 'GET /api/v1/set-rules lists them.',
   },
+  proxy_config_not_found: { status: 404, title: 'Proxy does not exist', help: 'Check the key or id.' },
+  invite_not_found: { status: 404, title: 'Invitation does not exist', help: 'Check the key or id.' },
   // 405, 406, 409
   method_not_allowed: {
     status: 405,
@@ -217,6 +270,11 @@ export const PROBLEMS = {
     title: 'The default environment cannot be deleted',
     help: 'It is the one that people sign in to.',
   },
+  definition_exists: {
+    status: 409,
+    title: 'The environment has this definition already',
+    help: 'Copy with `conflict_strategy: overwrite`, or leave it out of `scope`. What a relation connects is never overwritten.',
+  },
   project_key_taken: {
     status: 409,
     title: 'A project with this key already exists',
@@ -226,6 +284,11 @@ export const PROBLEMS = {
     status: 409,
     title: 'The project still has environments',
     help: 'Delete its environments first: GET /api/v1/environments?project= lists them. Project `default` stays.',
+  },
+  client_has_no_secrets: {
+    status: 409,
+    title: 'The client authenticates without a secret',
+    help: 'Its `token_endpoint_auth_method` is private_key_jwt or none. Change its `jwks`, or make another client.',
   },
   api_key_is_revoked: {
     status: 409,
@@ -322,6 +385,21 @@ export const PROBLEMS = {
     title: 'This rule exists already',
     help: 'There is nothing to do: GET /api/v1/set-rules lists it.',
   },
+  proxy_config_key_taken: {
+    status: 409,
+    title: 'A proxy with this key already exists',
+    help: 'Choose another key; it may not equal the id of another proxy either.',
+  },
+  invite_key_taken: {
+    status: 409,
+    title: 'An invitation with this key already exists',
+    help: 'Choose another key, or delete the other invitation; it may not equal the id of another one either.',
+  },
+  invite_is_approved: {
+    status: 409,
+    title: 'The invitation was approved already',
+    help: 'The user is there. Give further roles as to any other.',
+  },
   conflict: {
     status: 409,
     title: 'Another change got in between',
@@ -361,7 +439,7 @@ export const PROBLEMS = {
   answer_too_large: {
     status: 422,
     title: 'The answer would be too large',
-    help: 'More than 100,000 instances are involved. Ask about fewer accounts, resources or instances.',
+    help: 'More than 100,000 instances are involved, or 500,000 rules would have to be asked. Ask about fewer accounts, resources or instances.',
   },
   too_many_requests: {
     status: 429,
@@ -374,6 +452,11 @@ export const PROBLEMS = {
     help: 'Headers may have 16 KiB in all.',
   },
   // 5xx
+  not_offered: {
+    status: 501,
+    title: 'This part of the protocol is not offered here',
+    help: 'Postern has no console to embed: elements of Permit cannot be signed in to.',
+  },
   internal_error: {
     status: 500,
     title: 'Something went wrong here',
@@ -383,6 +466,11 @@ export const PROBLEMS = {
     status: 503,
     title: 'The database does not answer',
     help: 'Nothing was changed. Try again; Retry-After says when.',
+  },
+  stream_limit_reached: {
+    status: 503,
+    title: 'There are as many open streams as there may be',
+    help: 'A process serves 2,000, and 200 of one caller. Try again; Retry-After says when. Close streams that you do not read.',
   },
   policy_unavailable: {
     status: 503,

@@ -1,23 +1,46 @@
+import { createBulkAccounts } from './accounts/bulk.ts'
+import { createBulkAccountsRepository } from './accounts/bulk-repository.ts'
 import { createAccountsRepository } from './accounts/repository.ts'
 import { createAccountsService } from './accounts/service.ts'
 import { createAuditRepository } from './audit/repository.ts'
 import type { PasswordHasher } from './auth/passwords.ts'
+import { createClientsRepository } from './clients/repository.ts'
+import { createClientsService } from './clients/service.ts'
+import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
 import type { Database, Tx } from './db/client.ts'
 import { AppError } from './errors.ts'
 import { createInstancesRepository } from './instances/repository.ts'
 import { createInstancesService } from './instances/service.ts'
+import { createInvitesRepository } from './invites/repository.ts'
+import { createInvitesService } from './invites/service.ts'
+import { createPermitBulk } from './permit/bulk.ts'
+import { createPermitInstances } from './permit/instances.ts'
+import { createPermitInstancesRepository } from './permit/instances-repository.ts'
 import { createPermitRepository } from './permit/repository.ts'
+import { createPermitResources } from './permit/resources.ts'
+import { createPermitRoleSets } from './permit/role-sets.ts'
+import { createPermitRoles } from './permit/roles.ts'
 import { createPermitService } from './permit/service.ts'
+import { createPermitSets } from './permit/sets.ts'
+import { createSetsRepository } from './permit/sets-repository.ts'
+import { createStatisticsRepository } from './permit/statistics-repository.ts'
 import { createDecisions, type Decisions, type DecisionsDependencies } from './policy/decisions.ts'
 import { createPolicyFileService } from './policy-file/service.ts'
+import { createProxiesRepository } from './proxies/repository.ts'
+import { createProxiesService } from './proxies/service.ts'
 import { createDefinitionsRepositories } from './resources/definitions-repository.ts'
 import { createResourcesRepository } from './resources/repository.ts'
 import { createResourcesService } from './resources/service.ts'
+import { createBulkRoles } from './roles/bulk.ts'
+import { createBulkRolesRepository } from './roles/bulk-repository.ts'
 import { createRolesRepository } from './roles/repository.ts'
 import { createRolesService } from './roles/service.ts'
 import { createRulesRepository } from './rules/repository.ts'
 import { createRulesService } from './rules/service.ts'
+import { createSessionsRepository } from './sessions/repository.ts'
+import { createBulkUsers } from './users/bulk.ts'
+import { createBulkUsersRepository } from './users/bulk-repository.ts'
 import { createUsersRepository } from './users/repository.ts'
 import { createUsersService } from './users/service.ts'
 
@@ -31,6 +54,9 @@ type Dependencies = {
   config: Config
   database: Database
   passwords: PasswordHasher
+  /** The audience of this service itself. */
+  audience: string
+  clock: Clock
   decisions: Omit<DecisionsDependencies, 'environmentId'>
   /** The same questions, answered by the engine that is configured. */
   decisionsBy: (local: Decisions) => Decisions
@@ -42,6 +68,7 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
   const audit = createAuditRepository(database, environmentId)
   const usersRepository = createUsersRepository(database, environmentId)
   const accountsRepository = createAccountsRepository(database, environmentId)
+  const sessions = createSessionsRepository(database, environmentId)
 
   const rolesRepository = createRolesRepository(database, environmentId)
 
@@ -77,6 +104,7 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     database,
     environmentId,
     users: usersRepository,
+    sessions,
     accounts,
     roles,
     passwords,
@@ -89,6 +117,15 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     lockDefinitions: rolesRepository.lockDefinitions,
     raiseTokenVersions: usersRepository.raiseTokenVersions,
     audit,
+  })
+  const clients = createClientsService({
+    database,
+    environmentId,
+    clients: createClientsRepository(database, environmentId),
+    accounts,
+    audit,
+    audience: dependencies.audience,
+    clock: dependencies.clock,
   })
   const decisions = dependencies.decisionsBy(createDecisions({ environmentId, ...dependencies.decisions }))
   const instances = createInstancesService({
@@ -108,11 +145,64 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     rolesRepository,
     instances,
   })
+  const permitRoles = createPermitRoles({ database, roles, rolesRepository, resources })
+  const permitRoleSets = createPermitRoleSets({
+    database,
+    roles,
+    rolesRepository,
+    resources,
+    permitRoles,
+  })
+  const permitResources = createPermitResources({
+    database,
+    resources,
+    roles,
+    rolesRepository,
+    permitRoleSets,
+  })
+  const permitInstances = createPermitInstances({
+    facts: createPermitInstancesRepository(database),
+    permit,
+    instances,
+    resources,
+  })
+  const permitBulk = createPermitBulk({
+    database,
+    users: createBulkUsers({ users: createBulkUsersRepository(environmentId), roles, audit }),
+    roles: createBulkRoles({
+      roles: createBulkRolesRepository(environmentId),
+      users: usersRepository,
+      audit,
+    }),
+    accounts: createBulkAccounts({ accounts: createBulkAccountsRepository(environmentId), audit }),
+    instances,
+  })
   const rules = createRulesService({
     database,
     rules: createRulesRepository(database, environmentId),
     audit,
     lockDefinitions: rolesRepository.lockDefinitions,
+  })
+  const proxies = createProxiesService({
+    database,
+    proxies: createProxiesRepository(database, environmentId),
+    audit,
+    lockDefinitions: rolesRepository.lockDefinitions,
+  })
+  const invites = createInvitesService({
+    database,
+    invites: createInvitesRepository(database, environmentId),
+    accounts: accountsRepository,
+    roles,
+    rolesRepository,
+    users,
+    usersRepository,
+    audit,
+  })
+  const permitSets = createPermitSets({
+    rules,
+    sets: createSetsRepository(database, environmentId),
+    resources,
   })
   return {
     environmentId,
@@ -125,7 +215,17 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     accounts,
     users,
     permit,
+    statistics: createStatisticsRepository(database, environmentId),
+    permitInstances,
+    permitBulk,
+    permitRoles,
+    permitRoleSets,
+    permitResources,
+    permitSets,
+    proxies,
+    invites,
     policyFile,
+    clients,
     decisions,
   }
 }

@@ -13,10 +13,33 @@ export type UserPrincipal = Authority & {
   sessionId: string
   /** True until a password set by somebody else has been changed: nothing but that is allowed. */
   mustChangePassword: boolean
+  /** The client that acts for the person, when one does. */
+  actingClientId?: string
 }
 
-/** A machine client with a token of its own. */
-export type ClientPrincipal = Authority & { type: 'client'; clientId: string }
+/** Somebody as the audit trail names them, for what they do without a token. */
+export const sessionHolder = (
+  userId: string,
+  accountId: string | null,
+  sessionId: string,
+): UserPrincipal => ({
+  type: 'user',
+  userId,
+  sessionId,
+  accountId,
+  scopes: new Set(),
+  mustChangePassword: false,
+})
+
+/** A machine client with a token of its own. `environmentId` is the environment that it belongs to. */
+export type ClientPrincipal = Authority & { type: 'client'; clientId: string; environmentId: string }
+
+/** A client as whoever asks. */
+export const clientPrincipal = (
+  { id, environmentId }: { id: string; environmentId: string },
+  accountId: string | null,
+  scopes: ReadonlySet<string>,
+): ClientPrincipal => ({ type: 'client', clientId: id, environmentId, accountId, scopes })
 
 /** A machine with an API key. Its permissions hold in every account of the environments that the key opens. */
 export type ApiKeyPrincipal = Authority & {

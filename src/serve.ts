@@ -182,8 +182,11 @@ function startPruning(app: App, { services }: Runtime): void {
   setInterval(() => {
     Promise.all([
       services.auth.prune(),
+      services.oauth2.prune(),
+      services.sessions.prune(),
       services.policyCache.pruneChanges(),
       services.decisionLog.prune(),
+      services.revocations.prune(),
     ]).catch((error: unknown) => app.log.warn({ err: error }, 'pruning failed; it is tried again in an hour'))
   }, HOUR_MS).unref()
 }

@@ -4,12 +4,12 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 /** What the benchmark is measured against; the versions belong to the figures. */
-const PEERS = { cerbos: '0.51.0', casbin: '5.51.1' }
+const PEERS = { cerbos: '0.51.0', casbin: '5.51.1', 'oidc-provider': '9.13.3' }
 const FOLDER = new URL('../../node_modules/.cache/postern-bench/', import.meta.url).pathname
 
 /** Installs the peers beside our own dependencies, once, and returns their folder. */
 export async function installPeers(): Promise<string> {
-  if (!existsSync(join(FOLDER, 'node_modules', 'cerbos'))) {
+  if (!Object.keys(PEERS).every((name) => existsSync(join(FOLDER, 'node_modules', name)))) {
     await mkdir(FOLDER, { recursive: true })
     await writeFile(join(FOLDER, 'package.json'), JSON.stringify({ private: true, dependencies: PEERS }))
     const { status, stderr } = spawnSync('npm', ['install', '--no-audit', '--no-fund'], { cwd: FOLDER })
@@ -18,6 +18,7 @@ export async function installPeers(): Promise<string> {
   return join(FOLDER, 'node_modules')
 }
 
-export const peerVersions = Object.entries(PEERS)
-  .map(([name, version]) => `${name} ${version}`)
-  .join(', ')
+export const peerVersion = (name: keyof typeof PEERS): string => `${name} ${PEERS[name]}`
+
+/** Of those that decisions are compared with. */
+export const peerVersions = `${peerVersion('cerbos')}, ${peerVersion('casbin')}`

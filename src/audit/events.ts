@@ -17,6 +17,13 @@ export const AUDIT_ACTIONS = [
   'api_key.created',
   'api_key.revoked',
   'api_key.rotated',
+  'api_key.shown',
+  'client.created',
+  'client.deleted',
+  'client.refused',
+  'client.secret_created',
+  'client.secret_deleted',
+  'client.updated',
   'attribute.created',
   'attribute.deleted',
   'attribute.updated',
@@ -32,11 +39,18 @@ export const AUDIT_ACTIONS = [
   'instance.created',
   'instance.deleted',
   'instance.updated',
+  'invite.approved',
+  'invite.created',
+  'invite.deleted',
   'member.added',
   'member.removed',
   'policy.applied',
   'project.created',
   'project.deleted',
+  'project.updated',
+  'proxy_config.created',
+  'proxy_config.deleted',
+  'proxy_config.updated',
   'relation.created',
   'relation.deleted',
   'relation.updated',
@@ -50,10 +64,15 @@ export const AUDIT_ACTIONS = [
   'role.updated',
   'service.initialized',
   'session.created',
+  'session.ended',
   'set_rule.created',
   'set_rule.deleted',
   'sign_in.refused',
+  'signing_key.activated',
   'signing_key.created',
+  'signing_key.removed',
+  'signing_key.withdrawn',
+  'token.revoked',
   'tuple.bulk_changed',
   'tuple.created',
   'tuple.deleted',
@@ -79,6 +98,8 @@ export type AuditTarget = {
     | 'environment'
     | 'project'
     | 'api_key'
+    | 'client'
+    | 'token'
     | 'route'
     | 'instance'
     | 'tuple'
@@ -90,6 +111,8 @@ export type AuditTarget = {
     | 'attribute'
     | 'relation'
     | 'derivation'
+    | 'proxy_config'
+    | 'invite'
   id: string
 }
 

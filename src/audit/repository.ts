@@ -153,12 +153,18 @@ export function entryOf(event: AuditEvent, outcome: AuditOutcome = 'success') {
     targetId: target?.id ?? null,
     accountId: event.accountId ?? null,
     requestId: caller.requestId ?? null,
-    details: JSON.stringify(event.details ?? {}),
+    details: JSON.stringify(detailsOf(event)),
     personalCommitment: personal && salt ? commitment(personal, salt) : null,
     subjectId: target?.type === 'user' ? target.id : null,
     salt: salt ?? null,
     personal: personal ? JSON.stringify(personal) : null,
   }
+}
+
+/** Whoever acts for a person is named beside what they did. */
+function detailsOf({ caller: { principal }, details = {} }: AuditEvent): Record<string, unknown> {
+  const actingClientId = principal?.type === 'user' ? principal.actingClientId : undefined
+  return actingClientId === undefined ? details : { ...details, acting_client_id: actingClientId }
 }
 
 function personalOf({ caller, personal }: AuditEvent): Record<string, unknown> | undefined {

@@ -92,7 +92,7 @@ export const revokeApiKey = defineCommand({
     assertFits('id', Uuid, id)
     await withSetUpServices(async ({ apiKeys }) => {
       await apiKeys.revokeKey(SYSTEM, id)
-      print(`Revoked the API key ${(await apiKeys.getKey(id)).name}.`)
+      print(`Revoked the API key ${(await apiKeys.getKey(SYSTEM, id)).name}.`)
     })
   },
 })
@@ -131,6 +131,6 @@ const PAGE = 1000
 
 async function allKeys(services: Services, after?: string): Promise<ApiKeyRow[]> {
   const page = { limit: PAGE, skip: 0, sort: 'created_at', ...(after !== undefined && { after }) }
-  const { items, next } = await services.apiKeys.listKeys({}, page)
+  const { items, next } = await services.apiKeys.listKeys(SYSTEM, {}, page)
   return next === undefined ? items : [...items, ...(await allKeys(services, next))]
 }

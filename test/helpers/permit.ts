@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
-import { Permit } from 'permitio'
+import { Permit, PermitApiError } from 'permitio'
 import type { Test } from 'tap'
 import { DEFAULT_ENVIRONMENT } from '../../src/db/client.ts'
 import { furtherListener, listenOn } from '../../src/http/listeners.ts'
@@ -97,3 +97,48 @@ type Options = ConstructorParameters<typeof Permit>[0]
 /** The Node SDK, unmodified. */
 export const sdk = (url: string, token: string, options: Options = {}): Permit =>
   new Permit({ token, pdp: url, apiUrl: url, ...options })
+
+/** The status and code that a call of the SDK is refused with, or `done`. */
+export async function refusalOf(call: Promise<unknown>): Promise<string> {
+  try {
+    await call
+    return 'done'
+  } catch (error) {
+    if (!(error instanceof PermitApiError)) throw error
+    return `${error.response?.status} ${error.response?.data.error_code}`
+  }
+}
+
+/** What methods of the SDK have in common and call nothing by themselves. */
+const HELPERS = new Set([
+  'constructor',
+  'clone',
+  'ensureAccessLevel',
+  'ensureContext',
+  'getMethods',
+  'handleApiError',
+  'setContextFromApiKey',
+])
+
+/** Those of its methods that somebody may call, those that it inherits too. */
+export function methodsOf(part: object): string[] {
+  const methods = new Set<string>()
+  for (let one = part; one !== Object.prototype; one = Object.getPrototypeOf(one))
+    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(one)))
+      if (typeof value === 'function' && !HELPERS.has(name)) methods.add(name)
+  return [...methods].sort()
+}
+
+/** The part of the SDK, which notes in `called` those of its methods that are called from outside. */
+export function noting<Part extends object>(part: Part, name: string, called: Set<string>): Part {
+  return new Proxy(part, {
+    get(target, property) {
+      const value: unknown = Reflect.get(target, property)
+      if (typeof value !== 'function') return value
+      return (...args: unknown[]) => {
+        called.add(`${name}.${String(property)}`)
+        return value.apply(target, args)
+      }
+    },
+  })
+}

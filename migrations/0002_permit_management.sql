@@ -1,3 +1,4 @@
+-- What Permit's management API knows besides: URL mappings, invites, and the key that an environment itself has.
 CREATE TABLE "proxy_configs" (
 	"id" uuid PRIMARY KEY NOT NULL,
 	"environment_id" uuid NOT NULL,

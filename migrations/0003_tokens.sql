@@ -1,3 +1,4 @@
+-- Tokens: sessions that go on, OAuth clients, rotation of signing keys, and what ends tokens before they expire.
 CREATE TABLE "client_secrets" (
 	"id" uuid PRIMARY KEY NOT NULL,
 	"client_id" uuid NOT NULL,

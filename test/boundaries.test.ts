@@ -648,7 +648,7 @@ const TABLE: Row[] = [
   ['GET /v2/api-key/:id', SUPER_ADMINS, theKey],
   ['DELETE /v2/api-key/:id', DELETED_BY_SUPER_ADMINS, theKey],
   ['POST /v2/api-key/:id/rotate-secret', SUPER_ADMINS, theKey],
-  ['GET /v2/api-key/:id/:env_id', '401 403 403 403 403 403 200 401 200 403', () => ({ params: { id: 'default', env_id: 'default' } })],
+  ['GET /v2/api-key/:id/:env_id', '401 403 403 403 403 403 200 401 403 403', () => ({ params: { id: 'default', env_id: 'default' } })],
   ['GET /v2/projects', ADMINS],
   ['POST /v2/projects', SUPER_ADMINS, () => ({ body: { key: unique('project'), name: 'New' } })],
   ['GET /v2/projects/:proj_id', ADMINS, () => ({ params: PLACE })],

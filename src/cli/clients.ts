@@ -27,8 +27,8 @@ export const createClient = defineCommand({
       description: 'client_credentials, refresh_token, token-exchange; default: client_credentials',
     },
     auth: {
-      value: AUTH_METHODS.join('|'),
-      description: 'How it authenticates; default: client_secret_basic',
+      value: 'METHOD',
+      description: `${AUTH_METHODS.join(', ')}; default: client_secret_basic`,
     },
     jwks: { value: 'JSON', description: 'Its public keys (RFC 7517), for private_key_jwt' },
     dpop: { description: 'Its tokens must be bound to a key of its own (RFC 9449)' },

@@ -30,7 +30,17 @@ const GROUPS: Readonly<Record<string, () => Promise<readonly Command[]>>> = {
       './policy.ts'
     )
     const { policySync } = await import('./policy-sync.ts')
-    return [policyExport, policyDiff, policyApply, policyTest, policySync, templateList, templateApply]
+    const { policyImport } = await import('./policy-import.ts')
+    return [
+      policyExport,
+      policyDiff,
+      policyApply,
+      policyTest,
+      policyImport,
+      policySync,
+      templateList,
+      templateApply,
+    ]
   },
   openapi: async () => [(await import('./openapi.ts')).openapiCommand],
   backup: async () => [(await import('./backup.ts')).backupCommand],

@@ -38,13 +38,13 @@ export async function readPassword(choice: Choice, terminal = standard): Promise
 }
 
 /** Everything there is, without the line break that `echo` and editors put at the end. */
-async function readAll(input: NodeJS.ReadableStream): Promise<string> {
+export async function readAll(input: NodeJS.ReadableStream, what = 'password'): Promise<string> {
   const chunks: Buffer[] = []
   for await (const chunk of input) chunks.push(Buffer.from(chunk))
   const text = Buffer.concat(chunks)
     .toString('utf8')
     .replace(/\r?\n$/, '')
-  if (text === '') throw new StartupError('Standard input holds no password.')
+  if (text === '') throw new StartupError(`Standard input holds no ${what}.`)
   return text
 }
 

@@ -13,14 +13,14 @@ import { print } from '../terminal.ts'
 import { columns, defineCommand } from './command.ts'
 import { withSetUpServices } from './runtime.ts'
 
-const ENVIRONMENT = {
+export const ENVIRONMENT = {
   environment: { value: 'PROJECT/KEY', description: 'The environment; default: default/default' },
 } as const
 
-const DRY_RUN = { 'dry-run': { description: 'Only say what would change' } } as const
+export const DRY_RUN = { 'dry-run': { description: 'Only say what would change' } } as const
 
 /** The model of the environment that an option names. @throws AppError environment_not_found */
-async function modelNamed(services: Services, environment: string | undefined): Promise<Model> {
+export async function modelNamed(services: Services, environment: string | undefined): Promise<Model> {
   return services.modelOf(await services.environments.resolve(environment ?? 'default/default'))
 }
 
@@ -40,7 +40,7 @@ async function readText(path: string): Promise<string> {
 const MARKS = { add: '+', update: '~', delete: '-' } as const
 
 /** Deletions come first, because they are what one regrets. */
-function printChanges(changes: readonly Change[]): void {
+export function printChanges(changes: readonly Change[]): void {
   const ofKind = (wanted: Change['change']) => changes.filter(({ change }) => change === wanted)
   for (const change of [...ofKind('delete'), ...ofKind('add'), ...ofKind('update')]) {
     print(`${MARKS[change.change]} ${change.kind.replaceAll('_', ' ')} ${change.name}`)

@@ -628,7 +628,7 @@ t.test('a broad walk through the API gets nothing but what the document says', a
       await caller.send(method, filled('x'.repeat(200)), example)
       await caller.send(method, filled('%zz'), example)
     }
-    if (operation.parameters?.some((parameter) => parameter.in === 'query'))
+    if (method === 'GET' && operation.parameters?.some((parameter) => parameter.in === 'query'))
       await caller.get(`${url}?limit=x`)
     if (!example) continue
     await caller.send(method, url, '{', { 'content-type': type })

@@ -26,6 +26,16 @@ const BUNDLED = {
   'drizzle-orm/node-postgres/migrator': 'drizzle-orm-node-postgres-migrator',
 }
 
+const BUNDLING = {
+  bundle: true,
+  splitting: true,
+  format: 'esm',
+  platform: 'node',
+  target: OPTIONS.target,
+  external: ['pg'],
+  keepNames: true,
+}
+
 let bundles
 
 /** Node's hook: the packages in the table above are found in their bundles. */
@@ -38,7 +48,8 @@ export async function resolve(specifier, context, nextResolve) {
   if (/^(typebox|drizzle-orm)(\/|$)/.test(specifier)) {
     throw new Error(`Name ${specifier} in ${import.meta.url}: a package must not be loaded twice`)
   }
-  if (specifier.startsWith('.') && specifier.endsWith('.ts')) {
+  // What a module with a query imports, tap may want to replace.
+  if (specifier.startsWith('.') && specifier.endsWith('.ts') && !context.parentURL?.includes('?')) {
     return { url: new URL(specifier, context.parentURL).href, format: 'module', shortCircuit: true }
   }
   return await nextResolve(specifier, context)
@@ -46,7 +57,8 @@ export async function resolve(specifier, context, nextResolve) {
 
 /** Node's hook: gives the JavaScript of a TypeScript file of the repository, with its source map. */
 export async function load(url, context, nextLoad) {
-  if (!url.startsWith('file:') || !url.endsWith('.ts')) return await nextLoad(url, context)
+  // A module may be asked for with a query, to have it loaded once more.
+  if (!/^file:[^?#]*\.ts(\?|$)/.test(url)) return await nextLoad(url, context)
   return { format: 'module', source: await compiled(fileURLToPath(url)), shortCircuit: true }
 }
 
@@ -74,7 +86,7 @@ async function keep(cached, code) {
 /** The folder of the bundles, made if it is not there. */
 async function bundleOnce() {
   const lockfile = await readFile(new URL('../../package-lock.json', import.meta.url), 'utf8')
-  const name = `bundles-${digest(lockfile, JSON.stringify(BUNDLED), OPTIONS.target)}`
+  const name = `bundles-${digest(lockfile, JSON.stringify(BUNDLED), JSON.stringify(BUNDLING))}`
   const folder = new URL(`${name}/`, CACHE)
   if (existsSync(folder)) return folder
   const { build } = await import('esbuild')
@@ -84,12 +96,7 @@ async function bundleOnce() {
     absWorkingDir: fileURLToPath(new URL('../../', import.meta.url)),
     outdir: fileURLToPath(draft),
     outExtension: { '.js': '.mjs' },
-    bundle: true,
-    splitting: true,
-    format: 'esm',
-    platform: 'node',
-    target: OPTIONS.target,
-    external: ['pg'],
+    ...BUNDLING,
   })
   // Another process may have been faster; its bundles are the same.
   await rename(draft, folder).catch(() => rm(draft, { recursive: true }))

@@ -1,10 +1,11 @@
 import { isDeepStrictEqual } from 'node:util'
-import { type Permit, PermitApiError, PermitConnectionError, PermitContextError } from 'permitio'
+import { type Permit, PermitApiError, PermitConnectionError } from 'permitio'
 import t from 'tap'
 import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp } from '../helpers/app.ts'
 import { listenForSdk, methodsOf, noting, refusalOf, sdk } from '../helpers/permit.ts'
 
+const SILENT = { log: { level: 'silent' } } as const
 const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/
 
 type Row = { id: string; key: string }
@@ -21,7 +22,7 @@ t.test('each method of the Node SDK', async (t) => {
   const postern = await buildTestApp(t)
   const { url } = await listenForSdk(t, postern)
   const called = new Set<string>()
-  const organization = whole(sdk(url, (await anApiKey(postern, { level: 'org' })).key))
+  const organization = whole(sdk(url, (await anApiKey(postern, { level: 'org' })).key, SILENT))
   await organization.api.projects.create({ key: 'life', name: 'Life' })
   let made = 0
 
@@ -58,7 +59,7 @@ t.test('each method of the Node SDK', async (t) => {
     const key = `e${++made}`
     await organization.api.environments.create('life', { key, name: key })
     const { secret = '' } = await organization.api.environments.getApiKey('life', key)
-    return whole(sdk(url, secret, { log: { level: 'silent' } }))
+    return whole(sdk(url, secret, SILENT))
   }
 
   /** With a resource `document`, which has a relation `parent` to `folder`, and roles of all sorts. */
@@ -414,15 +415,16 @@ t.test('each method of the Node SDK', async (t) => {
       is_resource: true,
     }
     const shown = { user_set: 'grown', permission: 'document:edit', resource_set: '__autogen_document' }
+    const any = { userSetKey: '', permissionKey: '', resourceSetKey: '' }
     const mayEdit = async () =>
       await permit.check({ key: 'eva', attributes: { age: 18 } }, 'edit', 'document')
 
     t.match(await api.conditionSetRules.create(rule), shown)
-    t.match(await api.conditionSetRules.list({ userSetKey: 'grown' }), [shown])
+    t.match(await api.conditionSetRules.list({ ...any, userSetKey: 'grown' }), [shown])
     t.equal(await mayEdit(), true)
     await api.conditionSetRules.delete(rule)
     t.equal(await mayEdit(), false)
-    t.same(await api.conditionSetRules.list({}), [])
+    t.same(await api.conditionSetRules.list(any), [])
   })
 
   await t.test('an environment is copied, counted, and has a key', async (t) => {
@@ -437,7 +439,7 @@ t.test('each method of the Node SDK', async (t) => {
     t.match(copied, { key: 'copy', name: 'Copy' })
     t.match(await environments.getStats('life', 'copy'), { stats: { resources: 2, users: 0, tenants: 1 } })
     const { secret = '' } = await environments.getApiKey('life', 'copy')
-    t.match(await sdk(url, secret).api.roles.list(), [{ key: 'reader' }, { key: 'mine' }])
+    t.match(await sdk(url, secret).api.roles.list(), [{ key: 'mine' }, { key: 'reader' }])
     t.match(await sdk(url, secret).api.resourceRoles.get('document', 'editor'), {
       permissions: ['edit', 'read'],
     })
@@ -476,17 +478,17 @@ t.test('each method of the Node SDK', async (t) => {
 
   await t.test('what an SDK tells apart by the kind of refusal', async (t) => {
     const { api, permit, elements } = await withPolicy()
-    const outside = sdk(url, 'permit_key_none', { log: { level: 'silent' } })
+    const outside = sdk(url, 'permit_key_none', SILENT)
 
     const login = await elements.loginAs({ userId: 'ida', tenantId: 'acme' }).catch((error) => error)
     t.equal(login?.response?.status, 501)
     await t.rejects(outside.check('ida', 'read', 'document'), PermitConnectionError)
     t.equal(await outside.check('ida', 'read', 'document', {}, { throwOnError: false }), false)
-    await t.rejects(outside.api.users.list(), PermitContextError)
+    await t.rejects(outside.api.users.list(), { message: /could not fetch the api key scope/ })
     for (const [call, status, code] of [
       [() => api.users.get('nobody'), 404, 'NOT_FOUND'],
       [() => api.tenants.create({ key: 'acme', name: 'Again' }), 409, 'DUPLICATE_ENTITY'],
-      [() => api.roles.create({ key: 'a', name: 'A', extends: ['reader', 'a'] }), 404, 'NOT_FOUND'],
+      [() => api.roles.create({ key: 'a', name: 'A', permissions: ['document:fly'] }), 404, 'NOT_FOUND'],
     ] as const) {
       const error = await call().catch((refusal: unknown) => refusal)
       t.ok(error instanceof PermitApiError)

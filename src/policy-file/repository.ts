@@ -168,6 +168,7 @@ export function createPolicyFileRepository(environmentId: string) {
         join actions a on a.resource_id = r.id and a.key = member.key`)
     },
     async relation(rows, tx) {
+      await assertNothingLoses(rows, tx)
       await tx.execute(sql`insert into relations
           (id, environment_id, resource_id, subject_resource_id, key, name, description)
         select x.id, ${env}, r.id, s.id, x.key, x.name, x.description
@@ -175,7 +176,7 @@ export function createPolicyFileRepository(environmentId: string) {
         join resources r on ${ofEnvironment('r')} and r.key = x.resource
         join resources s on ${ofEnvironment('s')} and s.key = x.subject_resource
         on conflict (resource_id, key) do update set name = excluded.name, description = excluded.description,
-          updated_at = now()`)
+          subject_resource_id = excluded.subject_resource_id, updated_at = now()`)
     },
     async role(rows, tx) {
       await tx.execute(sql`insert into roles (id, environment_id, key, name, description, attributes, default_reach)
@@ -390,6 +391,21 @@ export function createPolicyFileRepository(environmentId: string) {
       await writeInstances(facts, tx)
       return await writeAssignments(facts, tx)
     },
+  }
+
+  /** A relation with relationships cannot connect other resources: they would lose their meaning. */
+  async function assertNothingLoses(rows: readonly Row[], tx: Tx): Promise<void> {
+    const { rows: used } = await tx.execute<{ name: string }>(sql`select r.key || '#' || x.key as name
+      from ${given(rows, 'resource text, subject_resource text, key text')}
+      join resources r on ${ofEnvironment('r')} and r.key = x.resource
+      join resources s on ${ofEnvironment('s')} and s.key = x.subject_resource
+      join relations l on l.resource_id = r.id and l.key = x.key and l.subject_resource_id <> s.id
+      where exists (select from relationship_tuples t where t.relation_id = l.id)`)
+    const [first] = used
+    if (!first) return
+    throw new AppError('conflict', {
+      detail: `The relation ${first.name} has relationships, so it cannot connect other resources: delete them first`,
+    })
   }
 
   /** A new key that is the id of another row would be found in its place. */

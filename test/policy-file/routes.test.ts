@@ -20,6 +20,35 @@ const TEMPLATES = [
 type Change = { change: string; kind: string; name: string }
 const named = (changes: Change[]) => changes.map(({ change, kind, name }) => `${change} ${kind} ${name}`)
 
+t.test('a relation connects another resource from then on, unless it has relationships', async (t) => {
+  const { root } = await buildTestApp(t)
+  const file = (parent: string) => ({
+    version: 1,
+    resources: {
+      Folder: { actions: ['read'] },
+      Drive: { actions: ['read'] },
+      Post: { actions: ['read'], relations: { parent } },
+    },
+  })
+  const apply = async (parent: string) => await root.post('/api/v1/policy', file(parent))
+  await apply('Folder')
+  t.equal((await apply('Drive')).statusCode, 200)
+  t.same((await apply('Drive')).json(), [])
+
+  await root.post('/api/v1/relationship-tuples', {
+    subject: 'Drive:d',
+    relation: 'parent',
+    object: 'Post:p',
+    account: 'default',
+  })
+  const refused = await apply('Folder')
+  t.equal(refused.statusCode, 409)
+  t.match(refused.json(), { detail: /Post#parent has relationships/ })
+  t.match((await root.get('/api/v1/policy')).json(), {
+    resources: { Post: { relations: { parent: 'Drive' } } },
+  })
+})
+
 t.test(
   'a policy is applied as a whole, read back as it was written, and applied again without a change',
   async (t) => {

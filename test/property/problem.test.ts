@@ -349,6 +349,7 @@ t.test('whatever is thrown becomes a problem of the table, and a fault of ours t
   )
   const headers = new Map<string, unknown>()
   const reply = {
+    request: { headers: {} },
     header: (name: string, value: unknown) => headers.set(name, value) && reply,
     code: () => reply,
     type: () => reply,

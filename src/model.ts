@@ -22,6 +22,7 @@ import { createPermitResources } from './permit/resources.ts'
 import { createPermitRoleSets } from './permit/role-sets.ts'
 import { createPermitRoles } from './permit/roles.ts'
 import { createPermitService } from './permit/service.ts'
+import { createPermitImportRepository } from './permit-import/repository.ts'
 import { createPermitSets } from './permit/sets.ts'
 import { createSetsRepository } from './permit/sets-repository.ts'
 import { createStatisticsRepository } from './permit/statistics-repository.ts'
@@ -218,6 +219,7 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     statistics: createStatisticsRepository(database, environmentId),
     permitInstances,
     permitBulk,
+    permitImport: createPermitImportRepository(database, environmentId),
     permitRoles,
     permitRoleSets,
     permitResources,

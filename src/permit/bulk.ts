@@ -5,13 +5,13 @@ import { AppError, type FieldError, type ProblemCode } from '../errors.ts'
 import { grouped } from '../grouping.ts'
 import { isUuid } from '../ids.ts'
 import type { InstancesService } from '../instances/service.ts'
-import type { Caller } from '../principal.ts'
+import { assertHoldsAnywhere, type Caller } from '../principal.ts'
 import type { BulkGrant, BulkRoles } from '../roles/bulk.ts'
 import type { GrantableRole } from '../roles/bulk-repository.ts'
 import type { BulkUsers } from '../users/bulk.ts'
 import type { SyncedUser } from '../users/service.ts'
 import { dashed } from './names.ts'
-import { assertHoldsAnywhere, type Grant } from './service.ts'
+import type { Grant } from './service.ts'
 
 /** A person with roles to give, all of it by keys or ids. */
 export type UserToWrite = { user: SyncedUser; grants: readonly Omit<Grant, 'user'>[] }

@@ -1,6 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
 import { callerOf } from '../http/authenticate.ts'
+import { assertHoldsAnywhere } from '../principal.ts'
 import type { Services } from '../services.ts'
 import { READ_PLACES, WRITE_PLACES } from './projects-routes.ts'
 import {
@@ -97,6 +98,9 @@ export function environmentsRoutes({ environments, modelOf }: Dependencies): Fas
       '/:env_id/copy',
       { config: WRITE_PLACES, schema: { hide: true, params: EnvironmentParams, body: CopyBody } },
       async (request, reply) => {
+        // What it does is read one policy and write another.
+        assertHoldsAnywhere(callerOf(request), 'postern.policy:read')
+        assertHoldsAnywhere(callerOf(request), 'postern.policy:write')
         const copied = await environments.copyEnvironment(
           callerOf(request),
           await named(request, request.params),

@@ -67,7 +67,13 @@ export const CreateActionGroupBody = Type.Object({ key: Key, ...groupFields })
 export const UpdateActionGroupBody = Type.Object(groupFields)
 export const CreateAttributeBody = Type.Object({ key: Key, ...attributeFields })
 export const UpdateAttributeBody = Type.Object({
-  type: optional(AttributeType),
+  // Written out, because null is no value of an enumeration.
+  type: Type.Optional(
+    Type.Unsafe<(typeof ATTRIBUTE_TYPES)[number] | null>({
+      type: ['string', 'null'],
+      enum: [...ATTRIBUTE_TYPES, null],
+    }),
+  ),
   description: optional(Description),
 })
 export const CreateRelationBody = Type.Object({

@@ -1,4 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { AppError } from '../errors.ts'
 import type { Services } from '../services.ts'
 import { apiKeysRoutes } from './api-keys-routes.ts'
 import { bulkRoutes } from './bulk-routes.ts'
@@ -23,20 +24,33 @@ type Dependencies = Pick<Services, 'modelOf' | 'environments' | 'apiKeys' | 'iss
 
 /** Facts under the path of their environment, and, as the Python SDK has them behind a PDP, under none. */
 const FACTS = ['/v2/facts/:proj_id/:env_id', '/facts']
+/** What every path of Permit's API begins with. */
+const ROOTS = ['/v2', '/facts']
 /** How many times as large as other bodies those of bulk requests may be: Permit allows 3,000 users in one. */
 const BULK_BODIES = 10
 /** What the policy of an environment speaks of. */
 const SCHEMA = '/v2/schema/:proj_id/:env_id'
 
 /**
- * The part of Permit's management API that its SDKs keep users, tenants and role assignments with. The protocol is not
- * ours, so it is no part of the OpenAPI document.
+ * Permit's management API, as its SDKs call it. The protocol is not ours, so it is no part of the OpenAPI document.
  */
 export function permitRoutes(services: Dependencies): FastifyPluginAsyncTypebox {
   const { modelOf, issuer, config } = services
   const bulk = { modelOf, bulkBodyLimit: config.http.bodyLimitBytes * BULK_BODIES }
   return async (app) => {
     answerErrorsAsPermit(app, issuer)
+
+    // What is not offered is refused in the shape that SDKs read as well.
+    for (const prefix of ROOTS) {
+      await app.register(
+        async (rest) => {
+          rest.setNotFoundHandler(async () => {
+            throw new AppError('not_found')
+          })
+        },
+        { prefix },
+      )
+    }
 
     await app.register(apiKeysRoutes(services), { prefix: '/v2/api-key' })
     await app.register(projectsRoutes(services), { prefix: '/v2/projects' })

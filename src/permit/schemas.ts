@@ -40,7 +40,7 @@ export const CreateTenantBody = Type.Object({
   attributes: optional(Attributes),
 })
 export const UpdateTenantBody = Type.Object({
-  name: Type.Optional(Type.String({ minLength: 1, maxLength: 255 })),
+  name: optional(Type.String({ minLength: 1, maxLength: 255 })),
   description: optional(Description),
   attributes: optional(Attributes),
 })

@@ -4,8 +4,7 @@ import { type Database, type Executor, type Tx, transact } from '../db/client.ts
 import { AppError, fail } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import type { InstancesService } from '../instances/service.ts'
-import { anywhere, type BuiltinPermission } from '../permissions.ts'
-import type { Caller } from '../principal.ts'
+import { assertHoldsAnywhere, type Caller } from '../principal.ts'
 import type { RolesRepository } from '../roles/repository.ts'
 import type { RolesService } from '../roles/service.ts'
 import type { UserRow, UsersRepository } from '../users/repository.ts'
@@ -389,12 +388,6 @@ async function unlessTaken<T>(create: () => Promise<T>): Promise<T | undefined> 
     if (error instanceof AppError && error.code === 'user_key_taken') return undefined
     throw error
   }
-}
-
-/** @throws AppError insufficient_scope */
-export function assertHoldsAnywhere({ principal }: Caller, permission: BuiltinPermission): void {
-  const needed = anywhere(permission)
-  if (!principal.scopes.has(needed)) throw new AppError('insufficient_scope', { requiredScope: needed })
 }
 
 const USER_KEY = /^[^\s\p{Cc}]{1,254}$/u

@@ -5,6 +5,7 @@ import type { Access } from '../http/access.ts'
 import { callerOf } from '../http/authenticate.ts'
 import type { Services } from '../services.ts'
 import { placeOf } from './place.ts'
+import type { Holdings } from './repository.ts'
 import {
   CreateTenantBody,
   CreateUserBody,
@@ -81,7 +82,7 @@ export function tenantsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPl
         const { id } = await permit.getAccount(request.params.tenant_id)
         const { name, description, attributes } = request.body
         const changes = {
-          ...(name !== undefined && { name }),
+          ...(name != null && { name }),
           ...(description !== undefined && { description }),
           ...(attributes !== undefined && { attributes }),
         }
@@ -112,13 +113,15 @@ export function tenantsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPl
       async (request) => {
         const { permit } = of(request)
         const { page, per_page: perPage, search, role } = request.query
-        const { id: accountId } = await permit.getAccount(request.params.tenant_id)
+        const { id: accountId, key } = await permit.getAccount(request.params.tenant_id)
         const { items, total } = await permit.listUsers(
           { search: nameOf(search), role: nameOf(role), accountId },
           { page, perPage },
         )
         return {
-          data: items.map(({ user, holdings }) => presentUser(user, holdings, placeOf(request))),
+          data: items.map(({ user, holdings }) =>
+            presentUser(user, holdings && holdingsIn(key, holdings), placeOf(request)),
+          ),
           total_count: total,
           page_count: Math.ceil(total / perPage),
         }
@@ -151,3 +154,10 @@ export function tenantsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPl
     )
   }
 }
+
+/** What somebody belongs to and holds, as far as it concerns one tenant. */
+const holdingsIn = (tenant: string, { userId, members, grants }: Holdings): Holdings => ({
+  userId,
+  members: members.filter((member) => member.tenant === tenant),
+  grants: grants.filter((grant) => grant.tenant === tenant),
+})

@@ -225,7 +225,7 @@ function danglingReferences(file: PolicyFile, records: readonly PolicyRecord[]):
   }
   for (const [key, set] of Object.entries(file.user_sets ?? {})) {
     if (set.parent !== undefined) want(`/body/user_sets/${key}/parent`, 'user_set', set.parent)
-    if (file.resource_sets?.[key])
+    if (Object.hasOwn(file.resource_sets ?? {}, key))
       faults.push({ pointer: `/body/user_sets/${key}`, detail: 'is the key of a resource set too' })
   }
   for (const [key, set] of Object.entries(file.resource_sets ?? {})) {
@@ -233,7 +233,8 @@ function danglingReferences(file: PolicyFile, records: readonly PolicyRecord[]):
     want(`${at}/resource`, 'resource', set.resource)
     if (set.parent === undefined) continue
     want(`${at}/parent`, 'resource_set', set.parent)
-    const parent = file.resource_sets?.[set.parent]
+    // Keys such as `constructor` are found in every object.
+    const parent = Object.hasOwn(file.resource_sets ?? {}, set.parent) && file.resource_sets?.[set.parent]
     if (parent && parent.resource !== set.resource)
       faults.push({
         pointer: `${at}/parent`,

@@ -256,8 +256,8 @@ export function createPolicyFileRepository(environmentId: string) {
         select d.id from ${given(rows, columns)} ${derivationEnds}
         join role_derivations d on d.role_id = o.id and d.source_role_id = s.id and d.relation_id = l.id)`)
     },
-    user_set: async (rows, tx) => await removeSets(rows, tx),
-    resource_set: async (rows, tx) => await removeSets(rows, tx),
+    user_set: async (rows, tx) => await removeSets('userset', rows, tx),
+    resource_set: async (rows, tx) => await removeSets('resourceset', rows, tx),
     async rule(rows, tx) {
       const columns = 'user_set text, role text, permission text, resource_set text, resource text'
       await tx.execute(sql`delete from set_rules where id in (
@@ -308,15 +308,16 @@ export function createPolicyFileRepository(environmentId: string) {
       select x.id, ${env}, ${type}, r.id, x.key, x.name, x.description, x.conditions from ${given(rows, columns)}
       left join resources r on ${ofEnvironment('r')} and r.key = x.resource
       on conflict (environment_id, key) do update set name = excluded.name, description = excluded.description,
-        conditions = excluded.conditions, resource_id = excluded.resource_id, updated_at = now()`)
+        type = excluded.type, conditions = excluded.conditions, resource_id = excluded.resource_id, updated_at = now()`)
     await tx.execute(sql`update condition_sets c set parent_id = p.id
       from ${given(rows, columns)} left join condition_sets p on ${ofEnvironment('p')} and p.key = x.parent
       where ${ofEnvironment('c')} and c.key = x.key and c.parent_id is distinct from p.id`)
   }
 
-  async function removeSets(rows: readonly Row[], tx: Tx): Promise<void> {
+  /** One of the same key but of the other type has taken its place. */
+  async function removeSets(type: 'userset' | 'resourceset', rows: readonly Row[], tx: Tx): Promise<void> {
     await tx.execute(sql`delete from condition_sets c using ${given(rows, 'key text')}
-      where ${ofEnvironment('c')} and c.key = x.key`)
+      where ${ofEnvironment('c')} and c.key = x.key and c.type = ${type}`)
   }
 
   type Nested = 'actions' | 'attribute_definitions' | 'action_groups' | 'relations' | 'roles'

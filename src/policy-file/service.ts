@@ -3,7 +3,7 @@ import type { AuditRepository } from '../audit/repository.ts'
 import { type Database, type Tx, transact } from '../db/client.ts'
 import { AppError, type FieldError } from '../errors.ts'
 import { validateCondition } from '../policy/engine/conditions.ts'
-import type { Caller } from '../principal.ts'
+import { assertHoldsAnywhere, type Caller } from '../principal.ts'
 import { type Change, diffOf } from './diff.ts'
 import { assertWithinLimits } from './limits.ts'
 import { type PolicyRecord, RECORD_KINDS, type RecordKind, recordsOf } from './records.ts'
@@ -49,8 +49,8 @@ export function createPolicyFileService(dependencies: Dependencies) {
 
     /**
      * Makes the definitions what the file says, in one transaction; the same file again changes nothing. Facts in
-     * it are added and updated, never removed.
-     * @throws AppError validation_failed, limit_reached, role_is_builtin
+     * it are added and updated, never removed; those about accounts and people take what their own routes take.
+     * @throws AppError validation_failed, limit_reached, role_is_builtin, insufficient_scope
      */
     async apply(
       caller: Caller,
@@ -58,6 +58,7 @@ export function createPolicyFileService(dependencies: Dependencies) {
       only: 'everything' | 'additions' = 'everything',
     ): Promise<Change[]> {
       const wanted = wantedRecords(file)
+      if (file.facts) assertMayWrite(caller, file.facts)
       return await transact(db, async (tx) => {
         await lockDefinitions(tx)
         await assertNoBuiltins(wanted, tx)
@@ -165,6 +166,15 @@ export function createPolicyFileService(dependencies: Dependencies) {
     const clash = wanted.find(({ kind, name }) => kind === 'role' && builtins.roles.includes(name))
     if (clash) throw new AppError('role_is_builtin', { detail: `${clash.name} is a built-in role` })
   }
+}
+
+/** @throws AppError insufficient_scope */
+function assertMayWrite(caller: Caller, { accounts, users }: PolicyFacts): void {
+  if (accounts) assertHoldsAnywhere(caller, 'postern.accounts:write')
+  if (!users) return
+  assertHoldsAnywhere(caller, 'postern.users:write')
+  if (Object.values(users).some(({ roles }) => roles?.length))
+    assertHoldsAnywhere(caller, 'postern.roles:assign')
 }
 
 /** @throws AppError validation_failed */

@@ -69,6 +69,7 @@ export type UserFilters = {
   accountId?: string
   /** The account that they are members of, at home there or not. */
   memberOf?: string
+  /** A role that they hold; with `memberOf`, one that applies in that account. */
   roleId?: string
 }
 
@@ -415,7 +416,9 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
       filters.roleId === undefined
         ? undefined
         : sql`exists (select from ${roleAssignments} held where held.user_id = ${users.id}
-            and held.role_id = ${filters.roleId} and coalesce(held.expires_at > now(), true))`,
+            and held.role_id = ${filters.roleId} and coalesce(held.expires_at > now(), true)
+            and (${filters.memberOf ?? null}::uuid is null or held.account_id is null
+              or held.account_id = ${filters.memberOf ?? null}::uuid))`,
     ]
   }
 

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { anApiKey, inEnvironment } from '../helpers/api-keys.ts'
 import { buildTestApp, type Client } from '../helpers/app.ts'
+import { aClient, basic, sendForm } from '../helpers/oauth.ts'
 import { listenForSdk, refusalOf, sdk } from '../helpers/permit.ts'
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
@@ -143,6 +144,18 @@ t.test('the Node SDK keeps projects and environments', async (t) => {
     })
     const events = (await root.get('/api/v1/audit-events?action=policy.applied')).json<object[]>()
     t.equal(events.length, 0, 'the trail of the default environment has nothing of it')
+
+    const narrow = await aClient(postern, { scopes: ['postern.environments:write', 'postern.policy:read'] })
+    const issued = await sendForm(
+      postern,
+      '/oauth2/token',
+      { grant_type: 'client_credentials' },
+      basic(narrow),
+    )
+    const machine = postern.as(issued.json<{ access_token: string }>().access_token)
+    const over = { ...toProd, conflict_strategy: 'overwrite' }
+    const refused = await machine.post('/v2/projects/shop/envs/dev/copy', over)
+    t.equal(refused.statusCode, 403, 'of environments, but not of what is in them')
   })
 
   await t.test('what is copied can be chosen', async (t) => {

@@ -135,6 +135,9 @@ t.test('proxies, and questions about URLs', async (t) => {
       ),
     ] as const)
       t.equal((await python.post(P, body)).statusCode, status, JSON.stringify(body).slice(0, 200))
+    const endless = { ...rule, url: `(?:${'[^a]'.repeat(480)}){1000}`, url_type: 'regex' }
+    const many = await python.post(P, { ...proxy, mapping_rules: Array.from({ length: 500 }, () => endless) })
+    t.equal(many.statusCode, 422, 'without compiling any of them, which would take minutes')
     const large = { ...rule, url: 'a{900}', url_type: 'regex' }
     const tooMuch = await python.patch(`${P}/kept`, {
       mapping_rules: Array.from({ length: 12 }, () => large),

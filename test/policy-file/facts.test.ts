@@ -1,6 +1,7 @@
 import t from 'tap'
 import { buildTestApp } from '../helpers/app.ts'
 import { isProblem, pointersOf } from '../helpers/hostile.ts'
+import { aClient, basic, sendForm } from '../helpers/oauth.ts'
 
 const POLICY = {
   version: 1,
@@ -38,7 +39,8 @@ t.test('no fact is called by the id of another one, which keys would shadow', as
 })
 
 t.test('the trail says to whom a file gave which role', async (t) => {
-  const { root } = await buildTestApp(t)
+  const postern = await buildTestApp(t)
+  const { root } = postern
   const facts = {
     accounts: { acme: {} },
     users: { ada: { roles: [{ role: 'Reader', account: 'acme' }] }, bob: {} },
@@ -58,6 +60,26 @@ t.test('the trail says to whom a file gave which role', async (t) => {
     object[]
   >()
   t.match(assigned, [{ details: { role: 'Reader' } }])
+
+  await t.test(
+    'who may write the policy, but not people and accounts, writes none of them with it',
+    async (t) => {
+      const client = await aClient(postern, { scopes: ['postern.policy:write', 'postern.users:write'] })
+      const issued = await sendForm(
+        postern,
+        '/oauth2/token',
+        { grant_type: 'client_credentials' },
+        basic(client),
+      )
+      const machine = postern.as(issued.json<{ access_token: string }>().access_token)
+      const statusWith = async (part: object) =>
+        (await machine.post('/api/v1/policy', { ...POLICY, facts: part })).statusCode
+
+      t.equal(await statusWith({ accounts: { mine: {} } }), 403)
+      t.equal(await statusWith({ users: { eve: { roles: [{ role: 'Reader', account: 'acme' }] } } }), 403)
+      t.equal(await statusWith({ users: { eve: {} }, instances: [{ resource: 'Post', key: 'p2' }] }), 200)
+    },
+  )
 
   await t.test('once: what is held already is not given again', async (t) => {
     await root.post('/api/v1/policy', { ...POLICY, facts })

@@ -20,6 +20,20 @@ const TEMPLATES = [
 type Change = { change: string; kind: string; name: string }
 const named = (changes: Change[]) => changes.map(({ change, kind, name }) => `${change} ${kind} ${name}`)
 
+t.test('a set becomes one of the other kind, whatever its key', async (t) => {
+  const { root } = await buildTestApp(t)
+  const resources = { Post: { actions: ['read'] } }
+  const apply = async (sets: object) => await root.post('/api/v1/policy', { version: 1, resources, ...sets })
+  const key = 'constructor'
+  const users = { user_sets: { [key]: { conditions: {} } } }
+  const posts = { resource_sets: { [key]: { resource: 'Post', conditions: {} } } }
+  t.equal((await apply(users)).statusCode, 200)
+  t.equal((await apply(posts)).statusCode, 200)
+  t.same((await apply(posts)).json(), [])
+  t.equal((await apply(users)).statusCode, 200)
+  t.match((await root.get('/api/v1/policy')).json(), { user_sets: { [key]: {} }, resource_sets: undefined })
+})
+
 t.test('a relation connects another resource from then on, unless it has relationships', async (t) => {
   const { root } = await buildTestApp(t)
   const file = (parent: string) => ({

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import autocannon from 'autocannon'
 import {
-  adminCredentials,
   adminToken,
   type Bench,
   freePort,
@@ -138,10 +137,11 @@ async function posternSide(server: Server): Promise<Side> {
   const { client_id, client_secret } = (await made.json()) as Record<string, string>
   const authorization = basic(client_id ?? '', client_secret ?? '')
   const token = `${server.url}/oauth2/token`
+  const person = await aReader(server, admin)
   const refreshTokens: string[] = []
   while (refreshTokens.length < REFRESH_TOKENS) {
     const signIns = Array.from({ length: SIGN_INS_AT_ONCE }, async () => {
-      const signedIn = await post(`${server.url}/api/v1/auth/login`, adminCredentials)
+      const signedIn = await post(`${server.url}/api/v1/auth/login`, person)
       return ((await signedIn.json()) as { refresh_token: string }).refresh_token
     })
     refreshTokens.push(...(await Promise.all(signIns)))
@@ -154,6 +154,23 @@ async function posternSide(server: Server): Promise<Side> {
     introspected: await aToken(token, authorization),
     form: { client_id: 'first-party' },
   }
+}
+
+/** Somebody whose tokens carry the one scope that the provider's carry. */
+async function aReader({ url }: Server, admin: string) {
+  const person = { email: 'reader@bench.test', password: 'a password that only the benchmark has' }
+  const user = (await (
+    await post(`${url}/api/v1/users`, { ...person, full_name: 'Reader' }, admin)
+  ).json()) as { id: string }
+  const role = (await (
+    await post(`${url}/api/v1/roles`, { name: 'reader', scopes: ['post:read'] }, admin)
+  ).json()) as { id: string }
+  const [account] = (await (
+    await fetch(`${url}/api/v1/accounts`, { headers: { authorization: `Bearer ${admin}` } })
+  ).json()) as { id: string }[]
+  await post(`${url}/api/v1/users/${user.id}/roles`, { role_id: role.id, account_id: account?.id }, admin)
+  await post(`${url}/api/v1/accounts/${account?.id}/users`, { user_id: user.id }, admin)
+  return person
 }
 
 async function aToken(

@@ -1,9 +1,11 @@
+import { AppError } from './errors.ts'
 import {
   type ApiKeyAccess,
   type ApiKeyLevel,
   type Authority,
   anywhere,
   BUILTIN_RESOURCES,
+  type BuiltinPermission,
 } from './permissions.ts'
 
 /** A person with a session. `accountId` is the account the token is for. */
@@ -59,8 +61,17 @@ export type SystemPrincipal = Authority & { type: 'system' }
 /** Whoever asks for something, after authentication. */
 export type Principal = UserPrincipal | ClientPrincipal | ApiKeyPrincipal | SystemPrincipal
 
+/** Whether it is a program that asks in its own name. */
+export const isMachine = ({ type }: Principal): boolean => type === 'api_key' || type === 'client'
+
 /** A principal together with what the audit trail records of the request. */
 export type Caller = { principal: Principal; requestId: string | undefined; address: string | undefined }
+
+/** For what a request does besides that for which its route asks a permission. @throws AppError insufficient_scope */
+export function assertHoldsAnywhere({ principal }: Caller, permission: BuiltinPermission): void {
+  const needed = anywhere(permission)
+  if (!principal.scopes.has(needed)) throw new AppError('insufficient_scope', { requiredScope: needed })
+}
 
 /** The caller of the command line and of the first start. */
 export const SYSTEM: Caller = {

@@ -69,14 +69,17 @@ async function assertSecretKeyFits(db: Db, { vault }: Services): Promise<void> {
   }
 }
 
-/** After SECRET_KEY was changed: what was sealed under the one before, all of it or nothing. */
-async function sealAnew({ database, vault, keys, apiKeys }: Services): Promise<void> {
+/**
+ * After SECRET_KEY was changed: what was sealed under the one before, all of it or nothing. Done at every start that
+ * knows the one before, because processes that still ran with it may have sealed more since.
+ */
+async function sealAnew({ config, database, vault, keys, apiKeys }: Services): Promise<void> {
+  if (config.previousSecretKey === undefined) return
   await transact(database.db, async (tx) => {
     const canary = vault.reseal('canary', (await readSetting(tx, CANARY_NAME)) ?? '')
-    if (canary === undefined) return
     await keys.reseal(tx)
     await apiKeys.reseal(tx)
-    await writeSetting(tx, CANARY_NAME, canary)
+    if (canary !== undefined) await writeSetting(tx, CANARY_NAME, canary)
   })
 }
 

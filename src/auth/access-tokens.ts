@@ -84,14 +84,20 @@ export function createAccessTokens({ keys, issuer, users, clients, revoked }: De
     return { type: 'user', holder, sessionId }
   }
 
-  async function clientOf(claims: AccessTokenClaims): Promise<TokenHolder> {
-    const client = await activeClient(claims.sub)
-    return client.tokenVersion === claims.ver ? { type: 'client', client } : fail('invalid_token')
-  }
-
   async function activeClient(id: string): Promise<Client> {
     const client = await clients.find(id)
     return client?.isActive ? client : fail('invalid_token')
+  }
+
+  async function clientOf({ sub, ver }: { sub: string; ver: number }): Promise<Client> {
+    const client = await activeClient(sub)
+    return client.tokenVersion === ver ? client : fail('invalid_token')
+  }
+
+  /** Clients that act for somebody, each for the one before, must be what they were when the token was made. */
+  async function assertActorsLive({ sub, client_id: clientId, act }: AccessTokenClaims): Promise<void> {
+    for (let actor = act; actor; actor = actor.act) await clientOf(actor)
+    if (!act && clientId !== FIRST_PARTY_CLIENT && clientId !== sub) await activeClient(clientId)
   }
 
   return {
@@ -107,15 +113,14 @@ export function createAccessTokens({ keys, issuer, users, clients, revoked }: De
 
     /**
      * Whom verified claims are about, in their state of now.
-     * @throws AppError invalid_token when the token was revoked, or its session, holder or client ended or changed
+     * @throws AppError invalid_token when the token was revoked, or its session, holder or a client in it ended or changed
      */
     async holderOf(claims: AccessTokenClaims): Promise<TokenHolder> {
       if (await revoked.has(claims.jti)) throw new AppError('invalid_token')
-      const found = claims.sid === undefined ? await clientOf(claims) : await personOf(claims, claims.sid)
-      // A client that acts for somebody must itself be one still.
-      if (claims.client_id !== FIRST_PARTY_CLIENT && claims.client_id !== claims.sub)
-        await activeClient(claims.client_id)
-      return found
+      await assertActorsLive(claims)
+      return claims.sid === undefined
+        ? { type: 'client', client: await clientOf(claims) }
+        : await personOf(claims, claims.sid)
     },
   }
 }

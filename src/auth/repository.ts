@@ -202,7 +202,9 @@ export const HELD_ROLES = `coalesce((
         from role_permissions
         join actions on actions.id = role_permissions.action_id
         join resources on resources.id = actions.resource_id
-        where role_permissions.role_id in (select role_and_ancestors(roles.id))), '[]')))
+        where role_permissions.role_id = any(case
+          when exists (select from role_parents where role_parents.role_id = roles.id)
+          then array(select role_and_ancestors(roles.id)) else array[roles.id] end)), '[]')))
     from role_assignments join roles on roles.id = role_assignments.role_id
     where role_assignments.user_id = users.id and role_assignments.resource_instance_id is null
       and coalesce(role_assignments.expires_at > now(), true)), '[]')`

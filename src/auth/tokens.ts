@@ -3,8 +3,8 @@ import type { Clock } from '../clock.ts'
 import { newId } from '../ids.ts'
 import type { KeysService, SigningKey } from '../keys/service.ts'
 
-/** Who acts for the subject of a token, and who acted before them (RFC 8693 §4.1). */
-export type Actor = { sub: string; act?: Actor }
+/** The client that acts for the subject of a token, its version, and who acted before it (RFC 8693 §4.1). */
+export type Actor = { sub: string; ver: number; act?: Actor }
 
 /** The claims of an access token (RFC 9068 §2.2). `account_id` is null for no account. */
 export type AccessTokenClaims = {

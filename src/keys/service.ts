@@ -54,9 +54,13 @@ export function createKeysService({ keys, rotation, vault, clock, onFailure }: D
   async function read(): Promise<KeySet> {
     const readAt = clock.now().getTime()
     const rows = await keys.listKeys()
-    const byKid = new Map(rows.map((row) => [row.kid, known?.byKid.get(row.kid) ?? open(row)]))
+    const byKid = new Map<string, SigningKey>()
+    for (const row of rows) {
+      const key = known?.byKid.get(row.kid) ?? open(row)
+      if (key) byKid.set(row.kid, key)
+    }
     const current = byKid.get(rows.find(({ state }) => state === 'current')?.kid ?? '')
-    if (!current) throw new Error('there is no current signing key')
+    if (!current) throw new Error('there is no current signing key that this SECRET_KEY opens')
     for (const kid of known?.byKid.keys() ?? []) if (!byKid.has(kid)) gone.add(kid)
     const body = JSON.stringify({ keys: rows.map((row) => row.publicJwk) })
     const etag = `"${createHash('sha256').update(body).digest('base64url')}"`
@@ -64,10 +68,12 @@ export function createKeysService({ keys, rotation, vault, clock, onFailure }: D
     return known
   }
 
-  function open({ kid, algorithm, privateKeySealed }: SigningKeyRow): SigningKey {
+  /** Whoever writes to the table without SECRET_KEY makes no key that counts here. */
+  function open({ kid, algorithm, privateKeySealed }: SigningKeyRow): SigningKey | undefined {
     const privatePem = vault.open('signing-keys', privateKeySealed)
-    if (privatePem === undefined) throw new Error(`signing key ${kid} cannot be opened with this SECRET_KEY`)
-    return { kid, algorithm, privatePem, publicPem: publicPem(privatePem) }
+    return privatePem === undefined
+      ? undefined
+      : { kid, algorithm, privatePem, publicPem: publicPem(privatePem) }
   }
 
   async function keySet(): Promise<KeySet> {
@@ -87,6 +93,8 @@ export function createKeysService({ keys, rotation, vault, clock, onFailure }: D
     while (!stopped.signal.aborted) {
       try {
         await advance()
+        // So that a withdrawn key is noticed although nobody asks.
+        await keySet()
       } catch (error) {
         if (!stopped.signal.aborted) onFailure(error)
       }

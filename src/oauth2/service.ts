@@ -330,12 +330,12 @@ function assertMayActFor(client: Client, subject: Live): void {
 }
 
 /** The newest actor first, the ones before inside (RFC 8693 §4.1). @throws AppError invalid_grant */
-function actorFor({ id }: Client, before: Actor | undefined): Actor {
+function actorFor({ id, tokenVersion }: Client, before: Actor | undefined): Actor {
   let length = 1
   for (let actor = before; actor; actor = actor.act) length++
   if (length > LONGEST_CHAIN)
     throw new AppError('invalid_grant', { detail: 'Too many clients act for another' })
-  return { sub: id, ...(before && { act: before }) }
+  return { sub: id, ver: tokenVersion, ...(before && { act: before }) }
 }
 
 /** Who revokes a token of theirs: the client, or, at a client that is ours, the person. */

@@ -18,6 +18,8 @@ export type UserToWrite = { user: SyncedUser; grants: readonly Omit<Grant, 'user
 
 /** Where the list stands in Permit's bulk requests. */
 const OPERATIONS = '/body/operations'
+/** Of all the users of a request together: ten times as many would keep every other request waiting for seconds. */
+const MOST_GRANTS = 10_000
 
 type Dependencies = {
   database: Database
@@ -150,10 +152,11 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
     /**
      * Makes all of these people, with their roles, or none.
      * @throws AppError user_key_taken, email_taken, role_not_found, account_not_found, instance_not_found,
-     *   resource_not_found, instances_in_different_accounts, grant_exceeds_own, validation_failed
+     *   resource_not_found, instances_in_different_accounts, grant_exceeds_own, validation_failed, limit_reached
      */
     async createUsers(caller: Caller, inputs: readonly UserToWrite[]): Promise<void> {
       assertDistinct(inputs.map(({ user }) => user.key))
+      assertFewGrants(inputs)
       if (inputs.length === 0) return
       await transact(db, async (tx) => {
         const ids = await users.insertMany(
@@ -172,6 +175,7 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
      */
     async replaceUsers(caller: Caller, inputs: readonly UserToWrite[]): Promise<void> {
       assertDistinct(inputs.map(({ user }) => user.key))
+      assertFewGrants(inputs)
       if (inputs.length === 0) return
       await onceMoreIfTaken(async () => await replaceAll(caller, inputs))
     },
@@ -247,6 +251,15 @@ function throwFirst(faults: readonly Fault[]): void {
     ...detail,
     errors: alike.map(({ pointer, detail: said }) => ({ pointer, detail: said })),
   })
+}
+
+/** @throws AppError limit_reached */
+function assertFewGrants(inputs: readonly UserToWrite[]): void {
+  const count = inputs.reduce((sum, { grants }) => sum + grants.length, 0)
+  if (count > MOST_GRANTS)
+    throw new AppError('limit_reached', {
+      detail: `A request may give ${MOST_GRANTS} roles at most; this one gives ${count}`,
+    })
 }
 
 /** @throws AppError validation_failed when a key stands there twice */

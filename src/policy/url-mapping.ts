@@ -100,9 +100,63 @@ export function compileExpression(expression: string): RE2JS | undefined {
   }
 }
 
-/** How many instructions an expression compiles to; `undefined` for one that cannot be read. */
-export const instructionsOf = (expression: string): number | undefined =>
-  compileExpression(expression)?.programSize()
+/**
+ * How many instructions an expression compiles to, or, far above `MOST_INSTRUCTIONS`, an estimate: to compile what is
+ * repeated a thousand times takes a second. `undefined` for one that cannot be read.
+ */
+export function instructionsOf(expression: string): number | undefined {
+  const estimate = estimatedInstructions(expression)
+  return estimate > LARGEST_COMPILED ? estimate : compileExpression(expression)?.programSize()
+}
+
+const LARGEST_COMPILED = 8 * MOST_INSTRUCTIONS
+
+/** What counts as one in RE2's syntax: quotations, classes and escapes as a whole, repetitions, ends of groups. */
+const TOKEN = new RegExp(
+  [
+    String.raw`\\Q(?<quoted>.*?)(?:\\E|$)`,
+    String.raw`\\[pPx]\{[^}]*\}|\\.`,
+    String.raw`\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]`,
+    String.raw`(?<flags>\(\?[a-zA-Z-]*\))`,
+    String.raw`(?<open>\((?:\?P?<\w*>|\?[a-zA-Z-]*:)?)|(?<close>\))`,
+    String.raw`\{(?<least>\d+)(?:,(?<most>\d*))?\}|(?<wide>[*+?])|.`,
+  ].join('|'),
+  'gs',
+)
+
+/** About as many as it has, rather more than fewer, told from its text. */
+function estimatedInstructions(expression: string): number {
+  const outer: number[] = []
+  // Of the group that is being read, and of what a repetition would repeat.
+  let size = 2
+  let last = 0
+  const add = (more: number): void => {
+    last = more
+    size += more
+  }
+  for (const { groups = {} } of expression.matchAll(TOKEN)) {
+    const { quoted, flags, open, close, least, most, wide } = groups
+    if (quoted !== undefined) {
+      size += quoted.length
+      last = 1
+    } else if (open !== undefined) {
+      outer.push(size)
+      size = 2
+    } else if (close !== undefined) {
+      const inner = size
+      size = outer.pop() ?? 0
+      add(inner)
+    } else if (least !== undefined) {
+      const times = most === '' ? Number(least) + 1 : Math.max(Number(least), Number(most ?? 0))
+      size -= last
+      add((last + 1) * Math.max(times, 1))
+    } else if (wide !== undefined) {
+      size -= last
+      add(last + 2)
+    } else if (flags === undefined) add(1)
+  }
+  return outer.reduce((sum, one) => sum + one, size)
+}
 
 type Part = { name: string } | { text: string }
 

@@ -4,7 +4,7 @@ import { AppError, type FieldError, fail } from '../errors.ts'
 import { isUuid, newId } from '../ids.ts'
 import { APPLICATION_KEY, covers, coversPerson, holdsIn, type Reach, SUPER_ADMIN } from '../permissions.ts'
 import { lockPolicyVersion } from '../policy/versions.ts'
-import type { Caller } from '../principal.ts'
+import { type Caller, isMachine } from '../principal.ts'
 import { assertApplicationKey } from '../resources/keys.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
 import type { UsersRepository } from '../users/repository.ts'
@@ -599,7 +599,7 @@ function misfit(field: 'role' | 'on_resource' | 'linked_by_relation', detail: st
 
 /** No machine gives or takes a built-in role, those without permissions included. @throws AppError grant_exceeds_own */
 function refuseMachine({ principal }: Caller): void {
-  if (principal.type === 'api_key') throw new AppError('grant_exceeds_own')
+  if (isMachine(principal)) throw new AppError('grant_exceeds_own')
 }
 
 /**

@@ -20,18 +20,22 @@ const SEAL_CHARACTERS = 21
  */
 export function createRefreshTokens(vault: Vault) {
   const sealed = (sessionId: string, nonce: string): string => `seal|${sessionId}|${nonce}`
-  const write = (sessionId: string, nonce: string): string => {
-    const seal = vault.mac('refresh-tokens', sealed(sessionId, nonce)).slice(0, SEAL_CHARACTERS)
-    return `${sessionId}.${nonce}${seal}`
-  }
+  const write = (sessionId: string, nonce: string, mac: string): string =>
+    `${sessionId}.${nonce}${mac.slice(0, SEAL_CHARACTERS)}`
 
   return {
     /** The first token of a session. */
-    create: (sessionId: string): string => write(sessionId, randomBytes(NONCE_BYTES).toString('base64url')),
+    create(sessionId: string): string {
+      const nonce = randomBytes(NONCE_BYTES).toString('base64url')
+      return write(sessionId, nonce, vault.mac('refresh-tokens', sealed(sessionId, nonce)))
+    },
 
-    /** The token that follows, always the same one under one SECRET_KEY. */
-    successorOf: ({ text, sessionId }: RefreshToken): string =>
-      write(sessionId, vault.mac('refresh-tokens', `successor|${text}`).slice(0, NONCE_CHARACTERS)),
+    /** The token that follows, always the same one under one SECRET_KEY; then the one under the SECRET_KEY before. */
+    successorsOf: ({ text, sessionId }: RefreshToken): string[] =>
+      vault.macs('refresh-tokens', `successor|${text}`).map((mac, key) => {
+        const nonce = mac.slice(0, NONCE_CHARACTERS)
+        return write(sessionId, nonce, vault.macs('refresh-tokens', sealed(sessionId, nonce))[key] ?? '')
+      }),
 
     /** A text in the form of a token; whether it is one is for `isGenuine` or for its hash to say. */
     read(text: string): RefreshToken | undefined {

@@ -244,12 +244,14 @@ export type Ended = Pick<SessionRow, 'id' | 'userId' | 'accountId'>
 const end = (reason: EndReason) => ({ endedAt: sql`now()`, endReason: reason })
 
 // Written out and prepared by name, because planning it anew costs more than it does. What it sets is the same for the
-// current token and for the one before; only the times differ.
+// current token and for the one before; only the times differ. A public client, and no other has sessions yet, is bound
+// to the key that it proves first (RFC 9449 §5).
 const ROTATE = `
   update sessions s set
     account_id = coalesce($6::uuid, s.account_id),
     refresh_hash = $4,
     previous_refresh_hash = $3,
+    dpop_thumbprint = coalesce(s.dpop_thumbprint, $8),
     refreshed_at = case when s.refresh_hash = $3 then now() else s.refreshed_at end,
     idle_expires_at = case when s.refresh_hash = $3
       then least(now() + $7::int * interval '1 second', s.expires_at) else s.idle_expires_at end

@@ -228,7 +228,7 @@ export function sessionsRoutes({ sessions, users, config, issuer }: Dependencies
     }
   }
 
-  /** @throws AppError invalid_token unless its session has ended already, insufficient_scope for machines */
+  /** @throws AppError invalid_token unless its session has ended already, insufficient_scope for who is not the person */
   async function endByAccessToken(app: FastifyInstance, request: FastifyRequest): Promise<void> {
     try {
       await app.authenticate(request)
@@ -242,6 +242,7 @@ export function sessionsRoutes({ sessions, users, config, issuer }: Dependencies
       throw error
     }
     const { principal } = personOf(request)
+    if (principal.actingClientId !== undefined) throw new AppError('insufficient_scope')
     await sessions.endSession(callerOf(request), principal.sessionId, 'signed_out')
   }
 

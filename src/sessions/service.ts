@@ -18,7 +18,7 @@ import { type Caller, sessionHolder, type UserPrincipal } from '../principal.ts'
 import type { RolesService } from '../roles/service.ts'
 import type { UsersRepository } from '../users/repository.ts'
 import { hashOf, type RefreshToken, type RefreshTokens } from './refresh-tokens.ts'
-import type { EndReason, SessionOfToken, SessionRow, SessionsRepository } from './repository.ts'
+import type { EndReason, Rotated, SessionOfToken, SessionRow, SessionsRepository } from './repository.ts'
 
 /** What a session begins with. */
 export type Beginning = {
@@ -152,6 +152,22 @@ export function createSessionsService(dependencies: Dependencies) {
     return accountId
   }
 
+  /** Stores the next token, or finds it stored; also where that was made under the SECRET_KEY before. */
+  async function rotate(
+    token: RefreshToken,
+    input: Refresh,
+    accountId: string | null,
+  ): Promise<{ refreshToken: string; rotated: Rotated } | undefined> {
+    const { sessionId } = token
+    const { clientId, dpopThumbprint = null } = input
+    const rotation = { sessionId, clientId, hash: hashOf(token.text), accountId, dpopThumbprint }
+    for (const refreshToken of refreshTokens.successorsOf(token)) {
+      const rotated = await sessions.rotate({ ...rotation, successorHash: hashOf(refreshToken) }, limits)
+      if (rotated) return { refreshToken, rotated }
+    }
+    return undefined
+  }
+
   /** An old token is in the hands of two: whoever has stolen it, and whoever it was stolen from (RFC 9700 §4.14). */
   async function endIfReused(token: RefreshToken, { requestId, address }: Refresh): Promise<void> {
     if (!refreshTokens.isGenuine(token)) return
@@ -230,20 +246,12 @@ export function createSessionsService(dependencies: Dependencies) {
     async refresh(input: Refresh): Promise<Refreshed> {
       const token = refreshTokens.read(input.token) ?? fail('invalid_refresh_token')
       const accountId = await prepareRefresh(token, input)
-      const refreshToken = refreshTokens.successorOf(token)
-      const rotation = {
-        sessionId: token.sessionId,
-        clientId: input.clientId,
-        hash: hashOf(token.text),
-        successorHash: hashOf(refreshToken),
-        accountId,
-        dpopThumbprint: input.dpopThumbprint ?? null,
-      }
-      const rotated = await sessions.rotate(rotation, limits)
-      if (!rotated) {
+      const next = await rotate(token, input, accountId)
+      if (!next) {
         await endIfReused(token, input)
         throw new AppError('invalid_refresh_token')
       }
+      const { refreshToken, rotated } = next
       const named = scopesNamed(input.scope)
       const access = await this.issueAccessToken({
         ...rotated,

@@ -1,10 +1,10 @@
 import type { Tx } from '../db/client.ts'
 import { AppError } from '../errors.ts'
-import type { Caller } from '../principal.ts'
+import { type Caller, isMachine } from '../principal.ts'
 import type { UsersRepository } from './repository.ts'
 
 /**
- * Keeps machines from taking a person over: with an API key nobody changes what decides who can sign in, or holds
+ * Keeps machines from taking a person over: in its own name no program changes what decides who can sign in, or holds
  * permissions of this service, as somebody who has credentials or a built-in role.
  * @throws AppError user_is_protected
  */
@@ -14,8 +14,7 @@ export async function refuseTakeover(
   users: UsersRepository,
   tx: Tx,
 ): Promise<void> {
-  if (principal.type === 'api_key' && (await users.isProtected(userId, tx)))
-    throw new AppError('user_is_protected')
+  if (isMachine(principal) && (await users.isProtected(userId, tx))) throw new AppError('user_is_protected')
 }
 
 /** The same for everybody at home in an account, whom its activity switches on and off. @throws AppError user_is_protected */
@@ -25,7 +24,7 @@ export async function refuseTakeoverOfResidents(
   users: UsersRepository,
   tx: Tx,
 ): Promise<void> {
-  if (principal.type === 'api_key' && (await users.hasProtectedResidents(accountId, tx))) {
+  if (isMachine(principal) && (await users.hasProtectedResidents(accountId, tx))) {
     throw new AppError('user_is_protected', {
       detail: 'Somebody at home in the account has a password or a built-in role',
     })

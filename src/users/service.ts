@@ -7,7 +7,7 @@ import { type Database, DEFAULT_ENVIRONMENT, type Tx, transact } from '../db/cli
 import { AppError, fail } from '../errors.ts'
 import { isUuid, newId } from '../ids.ts'
 import { holdsIn } from '../permissions.ts'
-import type { Caller } from '../principal.ts'
+import { type Caller, isMachine } from '../principal.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
 import type { RolesService } from '../roles/service.ts'
 import type { SessionsRepository } from '../sessions/repository.ts'
@@ -144,7 +144,7 @@ export function createUsersService(dependencies: Dependencies) {
         const user = (await users.lockUser(id, tx)) ?? fail('user_not_found')
         assertMatches(ifMatch, user.revision)
         if (caller.principal.type !== 'api_key') await roles.assertCoversPerson(caller, id, tx)
-        else if (password !== undefined || touchesIdentity(user, changes))
+        if (password !== undefined || touchesIdentity(user, changes))
           await refuseTakeover(caller, id, users, tx)
         if (password !== undefined && hash === undefined) throw refusedPassword(caller)
         if (accountId !== undefined && accountId !== user.accountId)
@@ -333,13 +333,13 @@ export function createUsersService(dependencies: Dependencies) {
 
   /** People sign in to the default environment only; and no machine decides with what. */
   function takesPasswords({ principal }: Caller): boolean {
-    return environmentId === DEFAULT_ENVIRONMENT && principal.type !== 'api_key'
+    return environmentId === DEFAULT_ENVIRONMENT && !isMachine(principal)
   }
 
   function refusedPassword({ principal }: Caller): AppError {
     const detail =
-      environmentId === DEFAULT_ENVIRONMENT && principal.type === 'api_key'
-        ? 'cannot be set with an API key'
+      environmentId === DEFAULT_ENVIRONMENT && isMachine(principal)
+        ? 'cannot be set by a machine'
         : 'cannot be set, because people sign in to the default environment only'
     return new AppError('validation_failed', { errors: [{ pointer: '/body/password', detail }] })
   }

@@ -252,6 +252,9 @@ t.test('a flood of entries is held, forgotten in time, and bounded', async (t) =
 t.test('three verifiers at two processes', async (t) => {
   const prepared = await buildTestApp(t)
   const { key } = await anApiKey(prepared, { access: 'read' })
+  const { client_id: clientId, client_secret: clientSecret } = (
+    await prepared.root.post('/api/v1/clients', { name: 'A service, & its feed' })
+  ).json<{ client_id: string; client_secret: string }>()
   const wire = await wireTo(t, prepared.databaseUrl)
   const ports = [await freePort(), await freePort()]
   // One issuer for both, as behind a load balancer.
@@ -266,12 +269,14 @@ t.test('three verifiers at two processes', async (t) => {
     startService(t, env(0, prepared.databaseUrl)),
     startService(t, env(1, wire.url)),
   ])
-  const verifiers = [first, first, second].map(({ url }) => {
+  const verifiers = [first, first, second].map(({ url }, place) => {
+    const clientCredentials = { clientId, clientSecret, tokenUrl: `${url}/oauth2/token` }
+    const credentials = place === 1 ? { clientCredentials } : { apiKey: key }
     const verifier = createVerifier({
       issuer: PUBLIC_URL,
       audience: PUBLIC_URL,
       jwksUri: `${url}/.well-known/jwks.json`,
-      feed: { url: `${url}/api/v1/revocations`, apiKey: key },
+      feed: { url: `${url}/api/v1/revocations`, ...credentials },
       staleAfterSeconds: 15,
     })
     t.teardown(async () => await verifier.close())

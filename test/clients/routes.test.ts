@@ -127,6 +127,29 @@ t.test('nobody makes, changes or takes over a client that may do more here than 
   t.equal((await (await postern.person('ADMIN')).client.get(PATH)).statusCode, 403)
 })
 
+t.test('a client takes nobody over: it goes by the rule of API keys', async (t) => {
+  const scopes = ['users:read', 'users:write', 'users:delete', 'roles:read', 'roles:assign']
+  const client = await aClient(postern, { scopes: scopes.map((scope) => `postern.${scope}`) })
+  const issued = await sendForm(postern, '/oauth2/token', { grant_type: 'client_credentials' }, basic(client))
+  const machine = postern.as(issued.json<{ access_token: string }>().access_token)
+  const { id } = await postern.person()
+  const path = `/api/v1/users/${id}`
+
+  for (const change of [{ email: 'mine@postern.test' }, { is_active: false }, { key: 'mine' }])
+    t.match((await machine.patch(path, change)).json(), { type: '/problems/user_is_protected' })
+  t.match((await machine.patch(path, { password: 'a password of mine' })).statusCode, 409)
+  t.equal((await machine.delete(path)).statusCode, 409)
+  const made = await machine.post('/api/v1/users', { key: 'synced', email: 'synced@postern.test' })
+  t.equal(made.statusCode, 201, made.body)
+  const withPassword = { email: 'x@postern.test', password: 'a password of mine', full_name: 'X' }
+  t.match((await machine.post('/api/v1/users', withPassword)).json(), {
+    errors: [{ pointer: '/body/password' }],
+  })
+  const guest = { user_id: id, role_id: await postern.roleId('GUEST') }
+  t.match((await machine.post('/api/v1/user-roles', guest)).json(), { type: '/problems/grant_exceeds_own' })
+  t.equal((await machine.patch(path, { full_name: 'Renamed' })).statusCode, 200)
+})
+
 t.test('what makes no sense is refused, and nothing is kept', async (t) => {
   const count = async () => Number((await root.get(`${PATH}?total=true`)).headers['x-total-count'])
   const before = await count()

@@ -25,6 +25,13 @@ const kidOf = (token: string) => decodeProtectedHeader(token).kid
 const isAccepted = async ({ as }: TestApp, token: string) =>
   (await as(token).get('/api/v1/users/me')).statusCode === 200
 
+const signInFor = async ({ anonymous }: TestApp) =>
+  (await anonymous.post('/api/v1/auth/login', { email: SUPER_ADMIN_EMAIL, password: PASSWORD })).json<{
+    refresh_token: string
+  }>().refresh_token
+const refresh = async ({ anonymous }: TestApp, refresh_token: string) =>
+  await anonymous.post('/api/v1/auth/refresh', { refresh_token })
+
 /** Moves the times of the keys into the past, as if so long had gone by. */
 async function letPass(url: string, time: string): Promise<void> {
   await onServer(url, (client) =>
@@ -174,6 +181,8 @@ t.test('SECRET_KEY can be changed', async (t) => {
   const own = (await postern.root.get('/v2/api-key/default/default')).json<{ secret: string }>().secret
   t.ok(own)
   await rotate(postern)
+  const begun = await signInFor(postern)
+  const followed = (await refresh(postern, begun)).json<{ refresh_token: string }>().refresh_token
 
   const start = async (secretKey: string, previous?: string) => {
     const services = createServices(testConfig(previous ? { SECRET_KEY_PREVIOUS: previous } : {}), {
@@ -194,6 +203,20 @@ t.test('SECRET_KEY can be changed', async (t) => {
     start(NEW_SECRET_KEY, SECRET_KEY),
   ])
   t.same([first, second], [kidOf(postern.rootToken), kidOf(postern.rootToken)])
+
+  const config = testConfig({ SECRET_KEY_PREVIOUS: SECRET_KEY, REFRESH_REUSE_INTERVAL_SECONDS: '300' })
+  const changed = createServices(config, { databaseUrl: url, secretKey: NEW_SECRET_KEY })
+  t.teardown(async () => await changed.close())
+  const going = { clientId: 'first-party', requestId: 'test', address: '127.0.0.1' }
+  const again = await changed.sessions.refresh({ ...going, token: begun })
+  t.equal(again.refreshToken, followed, 'an answer that was lost in the change ends nothing')
+  t.ok((await changed.sessions.refresh({ ...going, token: followed })).refreshToken)
+
+  // A process that still runs with the one before, and makes another key.
+  await postern.root.post('/api/v1/environments', { key: 'late', name: 'Late' })
+  const late = (await postern.root.get('/v2/api-key/default/late')).json<{ secret: string }>().secret
+  t.ok(late)
+  await start(NEW_SECRET_KEY, SECRET_KEY)
   t.equal(await start(NEW_SECRET_KEY), kidOf(postern.rootToken), 'the one before is no longer needed')
   await t.rejects(start(SECRET_KEY), StartupError)
 
@@ -201,6 +224,7 @@ t.test('SECRET_KEY can be changed', async (t) => {
   t.teardown(async () => await after.close())
   const issued = await after.apiKeys.getEnvironmentsOwnKey(SYSTEM, 'default/default')
   t.equal(issued.key, own, 'what is shown again was sealed anew as well')
+  t.equal((await after.apiKeys.getEnvironmentsOwnKey(SYSTEM, 'default/late')).key, late)
 })
 
 t.test('nobody who verifies sees a rotation, and a process that is killed does not stop it', async (t) => {

@@ -244,7 +244,11 @@ t.test('token exchange (RFC 8693)', async (t) => {
     })
     t.same(first['roles'], [])
     t.ok(Number(first.exp) <= Number(decodeJwt(person.access_token).exp))
-    t.same(second['act'], { sub: orders.client_id, act: { sub: gateway.client_id } })
+    t.same(second['act'], {
+      sub: orders.client_id,
+      ver: 1,
+      act: { sub: gateway.client_id, ver: 1 },
+    })
     t.match(second, { sub: person.id, aud: BILLING, scope: 'post:read', client_id: orders.client_id })
     t.match(await introspect(issued.access_token, orders), { active: true, act: { sub: gateway.client_id } })
   })
@@ -325,9 +329,26 @@ t.test('token exchange (RFC 8693)', async (t) => {
     const delegated = postern.as(first)
     t.equal((await delegated.get('/api/v1/users/me')).statusCode, 200)
     t.equal((await delegated.patch('/api/v1/users/me', { full_name: 'x' })).statusCode, 403, 'not oneself')
+    t.equal((await delegated.post('/api/v1/auth/logout')).statusCode, 403, 'nor their session to end')
+    t.ok(await isTaken(person.access_token))
 
     await root.patch(`/api/v1/clients/${gone.client_id}`, { is_active: false })
     t.notOk(await isTaken(second), 'the client that acts is gone')
+
+    const former = await aClient(postern, {
+      grant_types: [EXCHANGE],
+      audiences: [ISSUER],
+      scopes: ['post:read', 'post:write'],
+    })
+    const throughFormer = await exchanged(former, person.access_token)
+    const chained = await exchanged(gateway, throughFormer)
+    t.ok((await isTaken(throughFormer)) && (await isTaken(chained)))
+    await root.patch(`/api/v1/clients/${former.client_id}`, { scopes: ['post:read'] })
+    t.notOk(await isTaken(throughFormer), 'the client may no longer do what it could')
+    t.notOk(await isTaken(chained), 'nor does what others made of it hold')
+    const renewed = await exchanged(former, person.access_token)
+    t.match(decodeJwt(renewed), { act: { sub: former.client_id, ver: 2 } })
+    t.ok(await isTaken(renewed))
     await postern.as(person.access_token).post('/api/v1/auth/logout')
     t.notOk(await isTaken(first), 'the session is gone')
     t.match((await exchange(gateway, person.access_token)).json(), { error: 'invalid_grant' })
@@ -449,6 +470,29 @@ t.test('DPoP (RFC 9449)', async (t) => {
       (await call(`dpop ${token}`, await proof({ ...CALL, htu: `${CALL.htu}?limit=1#x` }))).statusCode,
       200,
     )
+  })
+
+  await t.test('a refresh token of a public client is bound to the key that is proved first', async (t) => {
+    const person = await writer()
+    const refresh = async (refresh_token: string, dpop?: string) =>
+      await sendForm(
+        postern,
+        '/oauth2/token',
+        { grant_type: 'refresh_token', client_id: 'first-party', refresh_token },
+        dpop === undefined ? {} : { dpop },
+      )
+    const other = await generateKeyPair('ES256', { extractable: true })
+    const foreign = await proof(TOKEN_REQUEST, { jwk: await exportJWK(other.publicKey) }, other.privateKey)
+
+    const first = await refresh(person.refresh_token, await proof(TOKEN_REQUEST))
+    const { refresh_token: next } = first.json<Answer>()
+
+    t.match(first.json(), { token_type: 'DPoP' })
+    for (const attempt of [await refresh(next), await refresh(next, foreign)])
+      t.match(attempt.json(), { error: 'invalid_grant' })
+    const stolen = await postern.anonymous.post('/api/v1/auth/refresh', { refresh_token: next })
+    t.equal(stolen.statusCode, 401)
+    t.equal((await refresh(next, await proof(TOKEN_REQUEST))).statusCode, 200)
   })
 
   await t.test('a bound token is taken only with a proof, and a free one never with', async (t) => {

@@ -86,6 +86,14 @@ t.test('bulk requests for people and tenants', async (t) => {
       ],
       [[good, { key: 'a', attributes: { text: '\u0000' } }], 422, ''],
       [Array.from({ length: 3001 }, (_, n) => ({ key: `n${n}` })), 422, '3000'],
+      [
+        Array.from({ length: 101 }, (_, n) => ({
+          key: `n${n}`,
+          role_assignments: Array.from({ length: 100 }, () => reader),
+        })),
+        400,
+        '10100',
+      ],
     ] as const) {
       for (const method of ['POST', 'PUT'] as const) {
         const isUpdate = method === 'PUT' && said === 'ann'

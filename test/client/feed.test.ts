@@ -242,9 +242,11 @@ t.test('who may read the feed, and what it says to them', async (t) => {
     const { sent } = await open(t)
     await until(sent, ({ name }) => name === 'current')
 
-    await app.app.close()
-
+    const closed = app.app.close()
     for await (const _ of sent) t.fail('nothing more is said')
+    // What the clients of this test keep open without a request.
+    app.app.server.closeAllConnections()
+    await closed
   })
 })
 

@@ -6,6 +6,7 @@ import {
   instructionsOf,
   LONGEST_URL,
   type MappingRule,
+  MOST_INSTRUCTIONS,
 } from '../../src/policy/url-mapping.ts'
 
 const rule = (url: string, more: Partial<MappingRule> = {}): MappingRule => ({
@@ -75,7 +76,7 @@ t.test('no expression makes a match slow', async (t) => {
     // Backtracking would not end within the time of the test.
     t.equal(find([rule(expression, { urlType: 'regex' })], `${text}?`), undefined, expression)
   }
-  t.equal(instructionsOf('((a{30}){30}){30}'), undefined)
+  t.ok((instructionsOf('((a{30}){30}){30}') ?? 0) > MOST_INSTRUCTIONS, 'known without compiling it')
   for (const expression of ['(?=a)b', '(a)\\1', '(', '(?<=x)y'])
     t.equal(instructionsOf(expression), undefined)
 })

@@ -209,8 +209,12 @@ export function createApiKeysRepository({ db, prepare }: Database) {
       return rows.flatMap(({ id, keySealed }) => (keySealed === null ? [] : [{ id, keySealed }]))
     },
 
-    async replaceSealed(id: string, keySealed: string, ex: Executor): Promise<void> {
-      await ex.update(apiKeys).set({ keySealed }).where(eq(apiKeys.id, id))
+    /** Nothing for a key that got another secret since it was read. */
+    async replaceSealed(id: string, before: string, keySealed: string, ex: Executor): Promise<void> {
+      await ex
+        .update(apiKeys)
+        .set({ keySealed })
+        .where(and(eq(apiKeys.id, id), eq(apiKeys.keySealed, before)))
     },
 
     async deleteKeysOfProject(project: string, tx: Tx): Promise<void> {

@@ -197,7 +197,7 @@ export function createApiKeysService(dependencies: Dependencies) {
     async reseal(ex: Executor): Promise<void> {
       for (const { id, keySealed } of await apiKeys.listSealed(ex)) {
         const sealed = vault.reseal('api-keys', keySealed)
-        if (sealed !== undefined) await apiKeys.replaceSealed(id, sealed, ex)
+        if (sealed !== undefined) await apiKeys.replaceSealed(id, keySealed, sealed, ex)
       }
     },
   }

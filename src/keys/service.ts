@@ -90,13 +90,17 @@ export function createKeysService({ keys, rotation, vault, clock, onFailure }: D
   }
 
   async function keepSchedule(): Promise<void> {
+    let isFailing = false
     while (!stopped.signal.aborted) {
       try {
         await advance()
         // So that a withdrawn key is noticed although nobody asks.
         await keySet()
+        isFailing = false
       } catch (error) {
-        if (!stopped.signal.aborted) onFailure(error)
+        // Once for each outage, however long it is.
+        if (!isFailing && !stopped.signal.aborted) onFailure(error)
+        isFailing = true
       }
       const pause = TICK_MS + Math.random() * TICK_JITTER_MS
       await sleep(pause, undefined, { ref: false, signal: stopped.signal }).catch(() => {})

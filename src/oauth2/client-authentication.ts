@@ -31,8 +31,6 @@ const MAX_ASSERTION_LIFE_SECONDS = 300
 const SKEW_SECONDS = 60
 const LONGEST_JTI = 256
 
-/** Finds out which client asks. */
-
 type Dependencies = {
   clients: ClientsInUse
   repository: OAuth2Repository

@@ -11,6 +11,7 @@ import { pageRequestOf, sendPage } from '../http/paging.ts'
 import { createRefreshCookie } from '../http/refresh-cookie.ts'
 import { NoContent, problem, ref, UserIdParams } from '../http/schemas.ts'
 import type { BuiltinPermission } from '../permissions.ts'
+import type { UserPrincipal } from '../principal.ts'
 import type { Services } from '../services.ts'
 import {
   ListSessionsQuery,
@@ -117,9 +118,9 @@ export function sessionsRoutes({ sessions, users, config, issuer }: Dependencies
         },
       },
       async (request, reply) => {
-        const { principal } = personOf(request)
-        const page = await sessions.listSessions(principal.userId, pageRequestOf(request.query))
-        return sendPage(request, reply, page, presentSession(principal.sessionId))
+        const { userId, sessionId } = themselves(request)
+        const page = await sessions.listSessions(userId, pageRequestOf(request.query))
+        return sendPage(request, reply, page, presentSession(sessionId))
       },
     )
 
@@ -241,9 +242,7 @@ export function sessionsRoutes({ sessions, users, config, issuer }: Dependencies
         return
       throw error
     }
-    const { principal } = personOf(request)
-    if (principal.actingClientId !== undefined) throw new AppError('insufficient_scope')
-    await sessions.endSession(callerOf(request), principal.sessionId, 'signed_out')
+    await sessions.endSession(callerOf(request), themselves(request).sessionId, 'signed_out')
   }
 
   async function isOfEndedSession(app: FastifyInstance, request: FastifyRequest): Promise<boolean> {
@@ -255,6 +254,12 @@ export function sessionsRoutes({ sessions, users, config, issuer }: Dependencies
       return false
     }
   }
+}
+
+/** The person, in person: devices and addresses are no business of who acts for them. @throws AppError insufficient_scope */
+function themselves(request: FastifyRequest): UserPrincipal {
+  const { principal } = personOf(request)
+  return principal.actingClientId === undefined ? principal : fail('insufficient_scope')
 }
 
 const origin = (request: FastifyRequest) => ({ requestId: request.id, address: request.ip })

@@ -330,6 +330,7 @@ t.test('token exchange (RFC 8693)', async (t) => {
     t.equal((await delegated.get('/api/v1/users/me')).statusCode, 200)
     t.equal((await delegated.patch('/api/v1/users/me', { full_name: 'x' })).statusCode, 403, 'not oneself')
     t.equal((await delegated.post('/api/v1/auth/logout')).statusCode, 403, 'nor their session to end')
+    t.equal((await delegated.get('/api/v1/auth/sessions')).statusCode, 403, 'nor their devices')
     t.ok(await isTaken(person.access_token))
 
     await root.patch(`/api/v1/clients/${gone.client_id}`, { is_active: false })

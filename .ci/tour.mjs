@@ -126,7 +126,8 @@ async function main() {
       const result = block.isBackground ? await runInBackground(block, env) : await shell.run(block)
       if (result.child) background.push(result.child)
       const name = `README.md:${block.line} ${block.script.split('\n', 1)[0]}`
-      process.stdout.write(`${result.fault ? 'not ok' : 'ok'} ${index + 1} - ${name}\n`)
+      const reason = result.fault ? ` # ${JSON.stringify(`${result.fault}printed: ${result.printed}`)}` : ''
+      process.stdout.write(`${result.fault ? 'not ok' : 'ok'} ${index + 1} - ${name}${reason}\n`)
       if (!result.fault) {
         passed++
         continue
@@ -139,7 +140,8 @@ async function main() {
   } finally {
     shell.close()
     for (const child of background.reverse()) await stop(child)
-    await rm(dataDir, { recursive: true, force: true })
+    // What was started by npm may outlive it by a moment.
+    await rm(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 500 })
   }
   if (blocks.length === 0) process.stdout.write('README.md has no block marked `sh tour`\n')
   process.stdout.write(

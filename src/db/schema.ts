@@ -132,6 +132,8 @@ export const accounts = pgTable(
     planId: uuid(),
     currentSubscriptionEnds: timestamptz(),
     attributes: jsonb().$type<Json>(),
+    /** Whether tokens for it need a second factor. */
+    isMfaRequired: boolean().notNull().default(false),
     searchText: text().notNull(),
     revision: integer().notNull().default(1),
     createdAt: createdAt(),
@@ -172,6 +174,8 @@ export const users = pgTable(
     createdAt: createdAt(),
     updatedAt: createdAt(),
     deletedAt: timestamptz(),
+    /** When everything personal was removed; what is left is an id. */
+    erasedAt: timestamptz(),
   },
   (t) => [
     unique('users_environment_id_id_key').on(t.environmentId, t.id),
@@ -186,6 +190,7 @@ export const users = pgTable(
       .on(t.environmentId, sql`coalesce(email_normalized, '')`, t.id)
       .where(sql`deleted_at is null`),
     index('users_updated_at_idx').on(t.environmentId, t.updatedAt, t.id).where(sql`deleted_at is null`),
+    index('users_erasable_idx').on(t.deletedAt).where(sql`deleted_at is not null and erased_at is null`),
     index('users_search_idx').using('gin', t.searchText.op('gin_trgm_ops')),
     check('users_email_check', sql`(${t.email} is null) = (${t.emailNormalized} is null)`),
     foreignKey({
@@ -202,7 +207,8 @@ export const userCredentials = pgTable(
   {
     userId: uuid().primaryKey(),
     environmentId: uuid().notNull(),
-    passwordHash: text().notNull(),
+    /** Null: signs in by other means only. */
+    passwordHash: text(),
     mustChange: boolean().notNull().default(false),
     emailVerifiedAt: timestamptz(),
     credentialsChangedAt: createdAt(),
@@ -417,6 +423,8 @@ export const roles = pgTable(
     /** No derivation gives this role to somebody who has any role directly on the object. */
     noDirectRolesOnObject: boolean().notNull().default(false),
     isBuiltin: boolean().notNull().default(false),
+    /** Whether it takes effect only in tokens of a second factor. */
+    isMfaRequired: boolean().notNull().default(false),
     revision: integer().notNull().default(1),
     createdAt: createdAt(),
     updatedAt: createdAt(),
@@ -904,6 +912,9 @@ export const sessions = pgTable(
     audiences: text().array(),
     /** Thumbprint of the key that its tokens are bound to (RFC 9449). */
     dpopThumbprint: text(),
+    /** How its user was authenticated, as RFC 8176 names it, and when last. */
+    amr: text().array().notNull().default(sql`'{pwd}'`),
+    authenticatedAt: createdAt(),
     /** SHA-256 of the refresh token in use, and of the one before it. Null: the session cannot be refreshed. */
     refreshHash: text(),
     previousRefreshHash: text(),
@@ -1122,6 +1133,276 @@ export const auditPersonalData = pgTable(
     data: jsonb().$type<Json>().notNull(),
   },
   (t) => [index('audit_personal_data_subject_id_idx').on(t.subjectId)],
+)
+
+/** Secrets of authenticator apps. One confirmed secret per user; one that is not is replaced by the next. */
+export const totpFactors = pgTable(
+  'totp_factors',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    userId: uuid().notNull(),
+    secretSealed: text().notNull(),
+    /** The last time step whose code was accepted: each is accepted once. */
+    lastStep: bigint({ mode: 'number' }),
+    createdAt: createdAt(),
+    confirmedAt: timestamptz(),
+    lastUsedAt: timestamptz(),
+  },
+  (t) => [
+    uniqueIndex('totp_factors_confirmed_key').on(t.userId).where(sql`confirmed_at is not null`),
+    uniqueIndex('totp_factors_pending_key').on(t.userId).where(sql`confirmed_at is null`),
+    foreignKey({
+      name: 'totp_factors_user_id_fkey',
+      columns: [t.environmentId, t.userId],
+      foreignColumns: [users.environmentId, users.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** Codes of 128 bits for whoever has lost the second factor, as SHA-256. Each works once. */
+export const recoveryCodes = pgTable(
+  'recovery_codes',
+  {
+    environmentId: uuid().notNull(),
+    userId: uuid().notNull(),
+    codeHash: text().notNull(),
+    createdAt: createdAt(),
+    usedAt: timestamptz(),
+  },
+  (t) => [
+    primaryKey({ name: 'recovery_codes_pkey', columns: [t.userId, t.codeHash] }),
+    foreignKey({
+      name: 'recovery_codes_user_id_fkey',
+      columns: [t.environmentId, t.userId],
+      foreignColumns: [users.environmentId, users.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** Public keys of WebAuthn authenticators. */
+export const passkeys = pgTable(
+  'passkeys',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    userId: uuid().notNull(),
+    /** Base64url, as the authenticator made it. */
+    credentialId: text().notNull(),
+    /** Base64url of the COSE key. */
+    publicKey: text().notNull(),
+    counter: bigint({ mode: 'number' }).notNull().default(0),
+    transports: text().array().notNull().default(sql`'{}'`),
+    deviceType: text().$type<'singleDevice' | 'multiDevice'>().notNull(),
+    isBackedUp: boolean().notNull().default(false),
+    aaguid: text(),
+    name: text().notNull(),
+    createdAt: createdAt(),
+    lastUsedAt: timestamptz(),
+  },
+  (t) => [
+    unique('passkeys_credential_id_key').on(t.credentialId),
+    index('passkeys_user_id_idx').on(t.userId),
+    check('passkeys_device_type_check', isIn(t.deviceType, ['singleDevice', 'multiDevice'])),
+    foreignKey({
+      name: 'passkeys_user_id_fkey',
+      columns: [t.environmentId, t.userId],
+      foreignColumns: [users.environmentId, users.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/**
+ * Something that is asked of somebody once and soon: the second step of a sign-in, or a signature of a passkey.
+ * Used by deleting its row.
+ */
+export const challenges = pgTable(
+  'challenges',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    kind: text().notNull(),
+    /** Null where nobody is known yet. */
+    userId: uuid(),
+    sessionId: uuid(),
+    /** SHA-256 of what names it. */
+    tokenHash: text().notNull(),
+    data: jsonb().$type<Json>().notNull().default({}),
+    failures: integer().notNull().default(0),
+    createdAt: createdAt(),
+    expiresAt: timestamptz().notNull(),
+  },
+  (t) => [
+    unique('challenges_token_hash_key').on(t.tokenHash),
+    index('challenges_expires_at_idx').on(t.expiresAt),
+    index('challenges_user_id_idx').on(t.userId),
+    foreignKey({
+      name: 'challenges_user_id_fkey',
+      columns: [t.environmentId, t.userId],
+      foreignColumns: [users.environmentId, users.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** What a link in a mail proves. Works once; kept as SHA-256. */
+export const mailTokens = pgTable(
+  'mail_tokens',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    userId: uuid().notNull(),
+    kind: text()
+      .$type<
+        'email_verification' | 'password_reset' | 'email_change' | 'email_change_consent' | 'magic_link'
+      >()
+      .notNull(),
+    tokenHash: text().notNull(),
+    /** The address that it was sent to, sealed; for a change, the new address too. */
+    dataSealed: text(),
+    createdAt: createdAt(),
+    expiresAt: timestamptz().notNull(),
+  },
+  (t) => [
+    unique('mail_tokens_token_hash_key').on(t.tokenHash),
+    index('mail_tokens_user_id_idx').on(t.userId, t.kind),
+    index('mail_tokens_expires_at_idx').on(t.expiresAt),
+    foreignKey({
+      name: 'mail_tokens_user_id_fkey',
+      columns: [t.environmentId, t.userId],
+      foreignColumns: [users.environmentId, users.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** People asked by mail to join an account with a role. */
+export const accountInvitations = pgTable(
+  'account_invitations',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid().notNull(),
+    accountId: uuid().notNull(),
+    roleId: uuid().notNull(),
+    email: text().notNull(),
+    emailNormalized: text().notNull(),
+    tokenHash: text().notNull(),
+    /** Who invited; what they may grant is looked at again when it is accepted. */
+    invitedByType: text().$type<'user' | 'client' | 'api_key' | 'system'>().notNull(),
+    invitedById: text(),
+    status: text().$type<'pending' | 'accepted' | 'revoked'>().notNull().default('pending'),
+    acceptedByUserId: uuid(),
+    createdAt: createdAt(),
+    updatedAt: createdAt(),
+    expiresAt: timestamptz().notNull(),
+  },
+  (t) => [
+    unique('account_invitations_token_hash_key').on(t.tokenHash),
+    uniqueIndex('account_invitations_pending_key')
+      .on(t.accountId, t.emailNormalized)
+      .where(sql`status = 'pending'`),
+    index('account_invitations_list_idx').on(t.accountId, t.id),
+    index('account_invitations_role_id_idx').on(t.roleId),
+    index('account_invitations_email_idx').on(t.environmentId, t.emailNormalized),
+    check('account_invitations_status_check', isIn(t.status, ['pending', 'accepted', 'revoked'])),
+    foreignKey({
+      name: 'account_invitations_account_id_fkey',
+      columns: [t.environmentId, t.accountId],
+      foreignColumns: [accounts.environmentId, accounts.id],
+    }).onDelete('cascade'),
+    foreignKey({
+      name: 'account_invitations_role_id_fkey',
+      columns: [t.environmentId, t.roleId],
+      foreignColumns: [roles.environmentId, roles.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** The order of the audit trail, sealed after the fact: each hash covers its event and the hash before it. */
+export const auditChain = pgTable(
+  'audit_chain',
+  {
+    position: bigint({ mode: 'number' }).primaryKey(),
+    auditEventId: uuid().notNull(),
+    hash: text().notNull(),
+    sealedAt: createdAt(),
+  },
+  (t) => [unique('audit_chain_audit_event_id_key').on(t.auditEventId)],
+)
+
+/** Where the chain was at a time, signed with a key that is not in the database. */
+export const auditCheckpoints = pgTable('audit_checkpoints', {
+  position: bigint({ mode: 'number' }).primaryKey(),
+  hash: text().notNull(),
+  /** Positions up to this one have been removed by retention. */
+  removedUpTo: bigint({ mode: 'number' }).notNull().default(0),
+  createdAt: createdAt(),
+  signature: text().notNull(),
+})
+
+/** Where events are sent to. */
+export const webhooks = pgTable(
+  'webhooks',
+  {
+    id: uuid().primaryKey(),
+    environmentId: uuid()
+      .notNull()
+      .references(() => environments.id, { onDelete: 'cascade' }),
+    url: text().notNull(),
+    description: text(),
+    /** Names of events, or `*`. */
+    events: text().array().notNull(),
+    /** The account whose events it hears; null: of all. */
+    accountId: uuid(),
+    secretSealed: text().notNull(),
+    /** Signs too until its end, so that receivers can change over. */
+    previousSecretSealed: text(),
+    previousSecretExpiresAt: timestamptz(),
+    isActive: boolean().notNull().default(true),
+    disabledReason: text(),
+    revision: integer().notNull().default(1),
+    createdAt: createdAt(),
+    updatedAt: createdAt(),
+  },
+  (t) => [
+    index('webhooks_list_idx').on(t.environmentId, t.id),
+    foreignKey({
+      name: 'webhooks_account_id_fkey',
+      columns: [t.environmentId, t.accountId],
+      foreignColumns: [accounts.environmentId, accounts.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** The outbox: one row per event and receiver, written in the transaction of the change. */
+export const webhookDeliveries = pgTable(
+  'webhook_deliveries',
+  {
+    id: uuid().primaryKey(),
+    webhookId: uuid()
+      .notNull()
+      .references(() => webhooks.id, { onDelete: 'cascade' }),
+    auditEventId: uuid().notNull(),
+    event: text().notNull(),
+    /** Whom or what it is about: deliveries of one subject keep their order. */
+    subject: text().notNull(),
+    /** The order among those of a subject. */
+    sequence: bigint({ mode: 'number' }).notNull().generatedAlwaysAsIdentity(),
+    status: text().$type<'pending' | 'delivered' | 'failed'>().notNull().default('pending'),
+    attempts: integer().notNull().default(0),
+    nextAttemptAt: createdAt(),
+    lastStatus: integer(),
+    lastError: text(),
+    createdAt: createdAt(),
+    deliveredAt: timestamptz(),
+  },
+  (t) => [
+    index('webhook_deliveries_due_idx').on(t.nextAttemptAt).where(sql`status = 'pending'`),
+    index('webhook_deliveries_subject_idx')
+      .on(t.webhookId, t.subject, t.sequence)
+      .where(sql`status = 'pending'`),
+    index('webhook_deliveries_list_idx').on(t.webhookId, t.id),
+    index('webhook_deliveries_created_at_idx').on(t.createdAt),
+    check('webhook_deliveries_status_check', isIn(t.status, ['pending', 'delivered', 'failed'])),
+  ],
 )
 
 /** Facts about this database itself, such as the canary that proves SECRET_KEY fits. */

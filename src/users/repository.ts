@@ -288,7 +288,10 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
         .where(eq(users.id, id))
     },
 
-    async findCredentials(userId: string, ex: Executor = db): Promise<{ passwordHash: string } | undefined> {
+    async findCredentials(
+      userId: string,
+      ex: Executor = db,
+    ): Promise<{ passwordHash: string | null } | undefined> {
       const [row] = await ex
         .select({ passwordHash: userCredentials.passwordHash })
         .from(userCredentials)

@@ -221,7 +221,7 @@ export function createAuthService(dependencies: Dependencies) {
           caller.address ?? '',
           async (attempt) => {
             const stored = await users.findCredentials(principal.userId)
-            if (!(await passwords.verify(stored?.passwordHash, current)))
+            if (!(await passwords.verify(stored?.passwordHash ?? undefined, current)))
               throw new AppError('invalid_password')
             await attempt.succeed()
             return stored

@@ -8,7 +8,7 @@ const database = createDatabase(loadConfig().database, DATABASE_URL)
 const users = createUsersRepository(database)
 
 const app = Fastify()
-app.get('/', async () => await users.findHolder(SESSION_ID, USER_ID, ACCOUNT_ID))
+app.get('/', async () => await users.findHolder(SESSION_ID, USER_ID, ACCOUNT_ID, 'none'))
 await app.listen({ host: '127.0.0.1', port: Number(PORT) })
 
 process.on('SIGTERM', () => process.exit(0))

@@ -5,7 +5,12 @@ import { availableParallelism } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import autocannon from 'autocannon'
 
-export type Bench = { databaseUrl: string; postgresPid: number }
+export type Bench = {
+  databaseUrl: string
+  postgresPid: number
+  /** How many, where the command line says it. */
+  count?: number
+}
 
 export const ROUNDS = 3
 const SECONDS = Number(process.env['BENCH_SECONDS'] ?? 4)

@@ -12,12 +12,17 @@ import { aMillionUsers } from './policy/a-million-users.ts'
 import { policy } from './policy/over-http.ts'
 import { protectedRead } from './protected-read.ts'
 import { signIn } from './sign-in.ts'
+import { signInStorm } from './sign-in-storm.ts'
+import { signInTiming } from './sign-in-timing.ts'
 import { startAndMemory } from './start.ts'
+import { usersImport } from './users-import.ts'
 import { verifier } from './verifier.ts'
 
 /** Every benchmark by the name that `npm run bench -- NAME …` takes. */
 const BENCHES: Record<string, (bench: Bench) => Promise<void>> = {
   'sign-in': signIn,
+  'sign-in-storm': signInStorm,
+  'sign-in-timing': signInTiming,
   'protected-read': protectedRead,
   'list-users': listUsers,
   'create-user': createUser,
@@ -27,9 +32,13 @@ const BENCHES: Record<string, (bench: Bench) => Promise<void>> = {
   policy,
   'policy-million': aMillionUsers,
   'permit-bulk': permitBulk,
+  'users-import': usersImport,
 }
 
-const wanted = process.argv.slice(2)
+const isNumber = (word: string): boolean => /^\d+$/.test(word)
+const wanted = process.argv.slice(2).filter((word) => !isNumber(word))
+const number = process.argv.slice(2).find(isNumber)
+const count = number === undefined ? undefined : Number(number)
 const unknown = wanted.filter((name) => !(name in BENCHES))
 if (unknown.length > 0) {
   console.error(`unknown: ${unknown.join(', ')}; there are ${Object.keys(BENCHES).join(', ')}`)
@@ -43,7 +52,7 @@ try {
   for (const [name, run] of Object.entries(BENCHES)) {
     if (wanted.length > 0 && !wanted.includes(name)) continue
     console.log(`\n${name}`)
-    await run({ databaseUrl: postgres.url, postgresPid: postgres.pid })
+    await run({ databaseUrl: postgres.url, postgresPid: postgres.pid, ...(count !== undefined && { count }) })
   }
 } finally {
   await postgres.stop()

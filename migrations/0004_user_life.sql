@@ -27,6 +27,7 @@ CREATE TABLE "audit_chain" (
 );
 --> statement-breakpoint
 CREATE TABLE "audit_checkpoints" (
+	"id" uuid NOT NULL,
 	"position" bigint PRIMARY KEY NOT NULL,
 	"hash" text NOT NULL,
 	"removed_up_to" bigint DEFAULT 0 NOT NULL,
@@ -70,6 +71,7 @@ CREATE TABLE "passkeys" (
 	"transports" text[] DEFAULT '{}' NOT NULL,
 	"device_type" text NOT NULL,
 	"is_backed_up" boolean DEFAULT false NOT NULL,
+	"is_user_verifying" boolean DEFAULT false NOT NULL,
 	"aaguid" text,
 	"name" text NOT NULL,
 	"created_at" timestamp (3) with time zone DEFAULT now() NOT NULL,
@@ -134,10 +136,12 @@ CREATE TABLE "webhooks" (
 --> statement-breakpoint
 ALTER TABLE "user_credentials" ALTER COLUMN "password_hash" DROP NOT NULL;--> statement-breakpoint
 ALTER TABLE "accounts" ADD COLUMN "is_mfa_required" boolean DEFAULT false NOT NULL;--> statement-breakpoint
+ALTER TABLE "accounts" ADD COLUMN "opened_by_user_id" uuid;--> statement-breakpoint
 ALTER TABLE "roles" ADD COLUMN "is_mfa_required" boolean DEFAULT false NOT NULL;--> statement-breakpoint
 ALTER TABLE "sessions" ADD COLUMN "amr" text[] DEFAULT '{pwd}' NOT NULL;--> statement-breakpoint
 ALTER TABLE "sessions" ADD COLUMN "authenticated_at" timestamp (3) with time zone DEFAULT now() NOT NULL;--> statement-breakpoint
 UPDATE "sessions" SET "authenticated_at" = "created_at";--> statement-breakpoint
+ALTER TABLE "login_attempts" ADD COLUMN "consecutive" integer DEFAULT 0 NOT NULL;--> statement-breakpoint
 ALTER TABLE "users" ADD COLUMN "erased_at" timestamp (3) with time zone;--> statement-breakpoint
 ALTER TABLE "account_invitations" ADD CONSTRAINT "account_invitations_account_id_fkey" FOREIGN KEY ("environment_id","account_id") REFERENCES "public"."accounts"("environment_id","id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "account_invitations" ADD CONSTRAINT "account_invitations_role_id_fkey" FOREIGN KEY ("environment_id","role_id") REFERENCES "public"."roles"("environment_id","id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
@@ -149,6 +153,7 @@ ALTER TABLE "totp_factors" ADD CONSTRAINT "totp_factors_user_id_fkey" FOREIGN KE
 ALTER TABLE "webhook_deliveries" ADD CONSTRAINT "webhook_deliveries_webhook_id_webhooks_id_fk" FOREIGN KEY ("webhook_id") REFERENCES "public"."webhooks"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "webhooks" ADD CONSTRAINT "webhooks_environment_id_environments_id_fk" FOREIGN KEY ("environment_id") REFERENCES "public"."environments"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "webhooks" ADD CONSTRAINT "webhooks_account_id_fkey" FOREIGN KEY ("environment_id","account_id") REFERENCES "public"."accounts"("environment_id","id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
+CREATE INDEX "accounts_opened_by_user_id_idx" ON "accounts" USING btree ("opened_by_user_id") WHERE opened_by_user_id is not null and deleted_at is null;--> statement-breakpoint
 CREATE UNIQUE INDEX "account_invitations_pending_key" ON "account_invitations" USING btree ("account_id","email_normalized") WHERE status = 'pending';--> statement-breakpoint
 CREATE INDEX "account_invitations_list_idx" ON "account_invitations" USING btree ("account_id","id");--> statement-breakpoint
 CREATE INDEX "account_invitations_role_id_idx" ON "account_invitations" USING btree ("role_id");--> statement-breakpoint
@@ -162,8 +167,82 @@ CREATE UNIQUE INDEX "totp_factors_confirmed_key" ON "totp_factors" USING btree (
 CREATE UNIQUE INDEX "totp_factors_pending_key" ON "totp_factors" USING btree ("user_id") WHERE confirmed_at is null;--> statement-breakpoint
 CREATE INDEX "webhook_deliveries_due_idx" ON "webhook_deliveries" USING btree ("next_attempt_at") WHERE status = 'pending';--> statement-breakpoint
 CREATE INDEX "webhook_deliveries_subject_idx" ON "webhook_deliveries" USING btree ("webhook_id","subject","sequence") WHERE status = 'pending';--> statement-breakpoint
-CREATE INDEX "webhook_deliveries_list_idx" ON "webhook_deliveries" USING btree ("webhook_id","id");--> statement-breakpoint
+CREATE INDEX "webhook_deliveries_list_idx" ON "webhook_deliveries" USING btree ("webhook_id","sequence");--> statement-breakpoint
 CREATE INDEX "webhook_deliveries_created_at_idx" ON "webhook_deliveries" USING btree ("created_at");--> statement-breakpoint
 CREATE INDEX "webhooks_list_idx" ON "webhooks" USING btree ("environment_id","id");--> statement-breakpoint
 CREATE INDEX "users_erasable_idx" ON "users" USING btree ("deleted_at") WHERE deleted_at is not null and erased_at is null;--> statement-breakpoint
+CREATE INDEX "users_erased_at_idx" ON "users" USING btree ("erased_at") WHERE erased_at is not null;--> statement-breakpoint
+CREATE TABLE "audit_unsealed" (
+	"audit_event_id" uuid PRIMARY KEY NOT NULL,
+	"created_at" timestamp (3) with time zone DEFAULT now() NOT NULL
+);
+--> statement-breakpoint
+CREATE INDEX "audit_personal_data_email_idx" ON "audit_personal_data" USING btree (lower("data" ->> 'email')) WHERE subject_id is null;--> statement-breakpoint
+-- Every event waits to be sealed from its transaction on, so that none can be left out of the chain.
+INSERT INTO "audit_unsealed" ("audit_event_id") SELECT "id" FROM "audit_events";--> statement-breakpoint
+CREATE FUNCTION "audit_events_wait"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO "audit_unsealed" ("audit_event_id") SELECT "id" FROM "new_rows" ON CONFLICT DO NOTHING;
+  RETURN NULL;
+END $$;--> statement-breakpoint
+CREATE TRIGGER "audit_events_inserted" AFTER INSERT ON "audit_events" REFERENCING NEW TABLE AS "new_rows"
+  FOR EACH STATEMENT EXECUTE FUNCTION "audit_events_wait"();--> statement-breakpoint
+-- The trail is kept as it was written. What raises the count of an open refusal may go on, and so may what announces
+-- itself as retention; whoever has SQL can do that too, which the chain then shows.
+CREATE FUNCTION "audit_trail_is_kept"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF current_setting('postern.audit_retention', true) = 'on' THEN
+    IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
+    RETURN NEW;
+  END IF;
+  IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'audit_events' THEN
+    IF to_jsonb(NEW) - 'repeat_key' - 'repeat_count' = to_jsonb(OLD) - 'repeat_key' - 'repeat_count'
+        AND NOT EXISTS (SELECT FROM "audit_chain" WHERE "audit_event_id" = OLD."id") THEN
+      RETURN NEW;
+    END IF;
+  END IF;
+  RAISE EXCEPTION 'the audit trail is kept as it was written' USING ERRCODE = 'integrity_constraint_violation';
+END $$;--> statement-breakpoint
+CREATE TRIGGER "audit_events_kept" BEFORE UPDATE OR DELETE ON "audit_events" FOR EACH ROW EXECUTE FUNCTION "audit_trail_is_kept"();--> statement-breakpoint
+CREATE TRIGGER "audit_chain_kept" BEFORE UPDATE OR DELETE ON "audit_chain" FOR EACH ROW EXECUTE FUNCTION "audit_trail_is_kept"();--> statement-breakpoint
+CREATE TRIGGER "audit_checkpoints_kept" BEFORE UPDATE OR DELETE ON "audit_checkpoints" FOR EACH ROW EXECUTE FUNCTION "audit_trail_is_kept"();--> statement-breakpoint
+CREATE TRIGGER "audit_events_not_emptied" BEFORE TRUNCATE ON "audit_events" FOR EACH STATEMENT EXECUTE FUNCTION "audit_trail_is_kept"();--> statement-breakpoint
+CREATE TRIGGER "audit_chain_not_emptied" BEFORE TRUNCATE ON "audit_chain" FOR EACH STATEMENT EXECUTE FUNCTION "audit_trail_is_kept"();--> statement-breakpoint
+CREATE TRIGGER "audit_checkpoints_not_emptied" BEFORE TRUNCATE ON "audit_checkpoints" FOR EACH STATEMENT EXECUTE FUNCTION "audit_trail_is_kept"();--> statement-breakpoint
+-- What webhooks ask for is put into their outbox in the transaction of the change, whoever writes its event.
+CREATE FUNCTION "audit_events_published"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM "webhooks" WHERE "is_active") THEN RETURN NULL; END IF;
+  INSERT INTO "webhook_deliveries" ("id", "webhook_id", "audit_event_id", "event", "subject")
+    SELECT gen_random_uuid(), w."id", e."id", e."action", concat_ws(':', e."target_type", e."target_id")
+    FROM "new_rows" e JOIN "webhooks" w ON w."environment_id" = e."environment_id" AND w."is_active"
+      AND (w."account_id" IS NULL OR w."account_id" = e."account_id")
+      AND (e."action" = ANY (w."events") OR '*' = ANY (w."events"))
+    WHERE e."outcome" = 'success' ORDER BY e."id";
+  RETURN NULL;
+END $$;--> statement-breakpoint
+CREATE TRIGGER "audit_events_published" AFTER INSERT ON "audit_events" REFERENCING NEW TABLE AS "new_rows"
+  FOR EACH STATEMENT EXECUTE FUNCTION "audit_events_published"();--> statement-breakpoint
+-- A link in a mail is void as soon as what it was sent for has changed, whoever changes it: the address, the activity,
+-- the password. Another address is one that nobody has confirmed.
+CREATE FUNCTION "users_end_mail_links"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  DELETE FROM "mail_tokens" WHERE "user_id" = NEW."id";
+  IF NEW."email_normalized" IS DISTINCT FROM OLD."email_normalized" THEN
+    UPDATE "user_credentials" SET "email_verified_at" = NULL
+      WHERE "user_id" = NEW."id" AND "email_verified_at" IS NOT NULL;
+  END IF;
+  RETURN NULL;
+END $$;--> statement-breakpoint
+CREATE TRIGGER "users_end_mail_links" AFTER UPDATE ON "users" FOR EACH ROW
+  WHEN (NEW."email_normalized" IS DISTINCT FROM OLD."email_normalized" OR (OLD."is_active" AND NOT NEW."is_active"))
+  EXECUTE FUNCTION "users_end_mail_links"();--> statement-breakpoint
+CREATE FUNCTION "credentials_end_mail_links"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  DELETE FROM "mail_tokens" WHERE "user_id" = NEW."user_id" AND "kind" <> 'email_verification';
+  RETURN NULL;
+END $$;--> statement-breakpoint
+CREATE TRIGGER "user_credentials_end_mail_links" AFTER UPDATE ON "user_credentials" FOR EACH ROW
+  WHEN (NEW."credentials_changed_at" IS DISTINCT FROM OLD."credentials_changed_at")
+  EXECUTE FUNCTION "credentials_end_mail_links"();--> statement-breakpoint
 INSERT INTO "schema_compatibility" ("version", "min_code") VALUES (5, 2);

@@ -5,7 +5,7 @@ import { AccountSchema, MemberSchema, MembershipSchema } from './accounts/schema
 import { apiKeysRoutes } from './api-keys/routes.ts'
 import { ApiKeySchema, IssuedApiKeySchema } from './api-keys/schemas.ts'
 import { auditRoutes } from './audit/routes.ts'
-import { AuditEventSchema } from './audit/schemas.ts'
+import { AuditEventSchema, CheckpointSchema } from './audit/schemas.ts'
 import { authRoutes } from './auth/routes.ts'
 import { OAuthErrorSchema, TokenSchema } from './auth/schemas.ts'
 import { authzenRoutes } from './authzen/routes.ts'
@@ -13,7 +13,10 @@ import { clientsRoutes } from './clients/routes.ts'
 import { ClientSchema, IssuedClientSchema } from './clients/schemas.ts'
 import { environmentsRoutes } from './environments/routes.ts'
 import { EnvironmentSchema, ProjectSchema } from './environments/schemas.ts'
+import { erasureRoutes } from './erasure/routes.ts'
 import { AppError } from './errors.ts'
+import { factorsRoutes } from './factors/routes.ts'
+import { FACTORS_SCHEMAS } from './factors/schemas.ts'
 import { guidesRoutes } from './guides/routes.ts'
 import { SyncedUserSchema, TenantSchema } from './guides/schemas.ts'
 import { accessControl } from './http/access.ts'
@@ -37,9 +40,30 @@ import {
   TupleSchema,
   TuplesChangedSchema,
 } from './instances/schemas.ts'
+import { invitationsRoutes } from './invitations/routes.ts'
+import {
+  AcceptedInvitationSchema,
+  InspectedInvitationSchema,
+  InvitationSchema,
+} from './invitations/schemas.ts'
 import { jwksRoutes, keysRoutes } from './keys/routes.ts'
 import { SigningKeySchema } from './keys/schemas.ts'
+import { mailLinksRoutes } from './mail-links/routes.ts'
+import {
+  AcceptedSchema,
+  EmailChangeSchema,
+  EmailStateSchema,
+  MagicLinkRequestSchema,
+} from './mail-links/schemas.ts'
 import { oauth2Routes } from './oauth2/routes.ts'
+import { passkeysRoutes } from './passkeys/routes.ts'
+import {
+  AuthenticationOptionsSchema,
+  CreatedPasskeySchema,
+  PasskeySchema,
+  RegistrationOptionsSchema,
+  SignInOptionsSchema,
+} from './passkeys/schemas.ts'
 import { pdpRoutes } from './pdp/routes.ts'
 import { permitRoutes } from './permit/routes.ts'
 import { policyFileRoutes } from './policy-file/routes.ts'
@@ -67,6 +91,8 @@ import { SessionSchema } from './sessions/schemas.ts'
 import { usersRoutes } from './users/routes.ts'
 import { PermissionsSchema, UserSchema } from './users/schemas.ts'
 import { VERSION } from './version.ts'
+import { webhooksRoutes } from './webhooks/routes.ts'
+import { IssuedWebhookSchema, WebhookDeliverySchema, WebhookSchema } from './webhooks/schemas.ts'
 
 const MAX_HEADER_BYTES = 16_384
 
@@ -74,7 +100,17 @@ const SHARED_SCHEMAS = [
   ProblemSchema,
   TokenSchema,
   OAuthErrorSchema,
+  ...FACTORS_SCHEMAS,
   SessionSchema,
+  AcceptedSchema,
+  MagicLinkRequestSchema,
+  EmailStateSchema,
+  EmailChangeSchema,
+  PasskeySchema,
+  CreatedPasskeySchema,
+  RegistrationOptionsSchema,
+  AuthenticationOptionsSchema,
+  SignInOptionsSchema,
   RoleSummarySchema,
   RoleSchema,
   UserRoleSchema,
@@ -84,12 +120,19 @@ const SHARED_SCHEMAS = [
   AccountSchema,
   MemberSchema,
   MembershipSchema,
+  InvitationSchema,
+  InspectedInvitationSchema,
+  AcceptedInvitationSchema,
   AuditEventSchema,
+  CheckpointSchema,
   ApiKeySchema,
   IssuedApiKeySchema,
   SigningKeySchema,
   ClientSchema,
   IssuedClientSchema,
+  WebhookSchema,
+  IssuedWebhookSchema,
+  WebhookDeliverySchema,
   RevocationSchema,
   RevocationsSchema,
   ProjectSchema,
@@ -121,11 +164,12 @@ const SHARED_SCHEMAS = [
  */
 export async function buildApp(
   services: Services,
-  options: Pick<FastifyServerOptions, 'logger' | 'loggerInstance'> = {},
+  options: Pick<FastifyServerOptions, 'logger' | 'loggerInstance' | 'schemaController'> = {},
 ) {
   const { config } = services
   const app = Fastify({
     logger: loggerOptions(config),
+    schemaController: { compilersFactory: { buildValidator, buildSerializer } },
     ...options,
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: requestId,
@@ -138,7 +182,6 @@ export async function buildApp(
     forceCloseConnections: 'idle',
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 1024 },
     http: { maxHeaderSize: MAX_HEADER_BYTES, headersTimeout: Math.min(config.http.requestTimeoutMs, 60_000) },
-    schemaController: { compilersFactory: { buildValidator, buildSerializer } },
     frameworkErrors: (error, request, reply) => {
       // No hook has run yet for a request that Fastify itself refuses.
       reply.header('x-request-id', request.id)
@@ -162,7 +205,10 @@ export async function buildApp(
     issuer: services.issuer,
     audience: services.audience,
   })
-  await app.register(accessControl, { policy: services.policy })
+  await app.register(accessControl, {
+    policy: services.policy,
+    assertRecentAuthentication: async (person) => await services.factors.assertRecentAuthentication(person),
+  })
   await app.register(consistency, { modelOf: services.modelOf })
   for (const schema of SHARED_SCHEMAS) app.addSchema(schema)
   const methods = watchMethods(app)
@@ -175,11 +221,16 @@ export async function buildApp(
   await app.register(oauth2Routes(services))
 
   await app.register(authRoutes(services), { prefix: '/api/v1' })
+  await app.register(passkeysRoutes(services), { prefix: '/api/v1' })
+  await app.register(factorsRoutes(services), { prefix: '/api/v1' })
+  await app.register(mailLinksRoutes(services), { prefix: '/api/v1' })
   await app.register(sessionsRoutes(services), { prefix: '/api/v1' })
   await app.register(usersRoutes(services), { prefix: '/api/v1' })
+  await app.register(erasureRoutes(services), { prefix: '/api/v1' })
   await app.register(rolesRoutes(services), { prefix: '/api/v1' })
   await app.register(resourcesRoutes(services), { prefix: '/api/v1' })
   await app.register(accountsRoutes(services), { prefix: '/api/v1' })
+  await app.register(invitationsRoutes(services), { prefix: '/api/v1' })
   await app.register(instancesRoutes(services), { prefix: '/api/v1' })
   await app.register(rulesRoutes(services), { prefix: '/api/v1' })
   await app.register(policyFileRoutes(services), { prefix: '/api/v1' })
@@ -187,6 +238,7 @@ export async function buildApp(
   await app.register(apiKeysRoutes(services), { prefix: '/api/v1' })
   await app.register(keysRoutes(services), { prefix: '/api/v1' })
   await app.register(clientsRoutes(services), { prefix: '/api/v1' })
+  await app.register(webhooksRoutes(services), { prefix: '/api/v1' })
   await app.register(revocationsRoutes(services), { prefix: '/api/v1' })
   await app.register(auditRoutes(services), { prefix: '/api/v1' })
   await app.register(authzenRoutes(services))

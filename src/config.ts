@@ -21,6 +21,14 @@ const oneOf = <const T extends string>(values: readonly T[], description: string
       { description, default: fallback },
     ),
   )
+/** A path of the application, below APP_URL. The token goes after `#`, where no server and no log sees it. */
+const linkPath = (purpose: string, fallback: string) =>
+  text(`The page of the application that ${purpose}, below APP_URL`, {
+    default: fallback,
+    maxLength: 1024,
+    pattern: '^/[^\\s{}]*\\{token\\}[^\\s{}]*$',
+    patternHint: 'begin with a slash and contain {token} once',
+  })
 const permitUrl = (description: string, fallback: string) =>
   text(description, {
     default: fallback,
@@ -104,6 +112,77 @@ export const EnvSchema = Type.Object({
   ),
   SESSION_IDLE_DAYS: whole('A session that is not refreshed for so long ends', 1, 365, 7),
   SESSION_MAX_DAYS: whole('Every session ends after so long, however much it is used', 1, 365, 30),
+  WEBAUTHN_RP_ID: Type.Optional(
+    text(
+      'The domain that passkeys belong to: that of the pages that use them, or a parent of it. Whoever changes it makes every passkey useless. Default: the host of PUBLIC_URL',
+      {
+        pattern: '^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$',
+        patternHint: 'be a domain such as example.com',
+        maxLength: 253,
+      },
+    ),
+  ),
+  WEBAUTHN_ORIGINS: Type.Optional(
+    text(
+      'Comma-separated origins of the pages where passkeys are used. Default: the origin of PUBLIC_URL, and CORS_ORIGINS',
+      {
+        pattern: '^https?://[^/,\\s]+(\\s*,\\s*https?://[^/,\\s]+)*$',
+        patternHint: 'be a comma-separated list of origins such as https://app.example.com',
+      },
+    ),
+  ),
+  WEBAUTHN_RP_NAME: text('The name of the service in the dialogs of passkeys and in authenticator apps', {
+    default: 'Postern',
+    minLength: 1,
+    maxLength: 64,
+  }),
+  APP_URL: Type.Optional(
+    text('The application that links in mails lead to. Default: PUBLIC_URL', {
+      pattern: '^https?://[^/?#]+(/[^?#]*[^/?#])?$',
+      patternHint: 'be an http(s) URL without query, fragment or slash at its end',
+    }),
+  ),
+  SMTP_URL: secret(
+    'Where mails are handed in: smtps://user:password@host or smtp://…. With a password TLS is a must; without SMTP_URL links are printed to the log with ENVIRONMENT=dev, and what needs mails answers 503 otherwise',
+    {
+      pattern: '^smtps?://[^/?#\\s]+/?(\\?\\S*)?$',
+      patternHint: 'begin with smtp:// or smtps://, and name a host',
+    },
+  ),
+  MAIL_FROM: text('Sender of the mails: an address, or Name <address>', {
+    default: 'no-reply@localhost',
+    maxLength: 320,
+    pattern: '^([^<>@"\\r\\n]+ <[^<>@\\s]+@[^<>@\\s]+>|[^<>@\\s]+@[^<>@\\s]+)$',
+    patternHint: 'be an address, or Name <address>',
+  }),
+  MAIL_TEMPLATES_DIR: Type.Optional(
+    text('Folder of templates that replace the built-in ones: <name>.subject.txt, <name>.txt, <name>.html', {
+      minLength: 1,
+    }),
+  ),
+  PASSWORD_RESET_PATH: linkPath('sets a new password', '/reset-password#token={token}'),
+  EMAIL_VERIFICATION_PATH: linkPath('confirms an address', '/verify-email#token={token}'),
+  EMAIL_CHANGE_PATH: linkPath('confirms a change of the address', '/change-email#token={token}'),
+  MAGIC_LINK_PATH: linkPath('signs in by mail', '/sign-in#token={token}'),
+  INVITATION_PATH: linkPath('accepts an invitation', '/accept-invitation#token={token}'),
+  EMAIL_VERIFICATION: oneOf(
+    ['off', 'optional', 'required'],
+    'Whether those who register are asked to confirm their address, and whether people sign in before they have',
+    'off',
+  ),
+  MAGIC_LINK_SIGN_IN: flag('Whether people may sign in by a link that is mailed to them', false),
+  MAILS_PER_RECIPIENT: whole(
+    'Links of one kind that anybody may have sent to one address within an hour; more are not sent',
+    1,
+    1000,
+    5,
+  ),
+  MAIL_REQUESTS_PER_ADDRESS: whole(
+    'Links of one kind that may be asked for from one network address within an hour',
+    1,
+    100_000,
+    30,
+  ),
   TOKEN_AUDIENCE: Type.Optional(
     text('The aud claim of access tokens. Default: PUBLIC_URL', { minLength: 1 }),
   ),
@@ -112,6 +191,12 @@ export const EnvSchema = Type.Object({
     default: 'ES256',
   }),
   USERS_OPEN_REGISTRATION: flag('Whether anyone may register at POST /api/v1/users/open', true),
+  INVITATION_EXPIRE_DAYS: whole('The link of an invitation to an account works for so long', 1, 90, 7),
+  ACCOUNTS_OPEN_CREATION: flag(
+    'Whether anyone who is signed in may open an account of their own, whose ACCOUNT_ADMIN they become',
+    false,
+  ),
+  ACCOUNTS_PER_PERSON: whole('Accounts that one person may have opened', 1, 1000, 5),
   FIRST_SUPER_ADMIN_EMAIL: text('Email of the super admin made on the first start', {
     default: 'admin@example.com',
     format: 'email',
@@ -130,6 +215,24 @@ export const EnvSchema = Type.Object({
     64,
     15,
   ),
+  PASSWORD_MIN_LENGTH_WITH_MFA: whole(
+    'The same for people who never get in without a second factor (NIST SP 800-63B-4 §3.1.1.2: 8)',
+    8,
+    64,
+    8,
+  ),
+  PASSWORD_BLOCKED_WORDS: text(
+    'Comma-separated names of products and of the organization: a password that is little more than these is refused',
+    { default: '', maxLength: 4096 },
+  ),
+  PASSWORD_PEPPER: secret(
+    'Password hashes are made with this key too, so that the database alone is not enough to guess passwords; at least 32 characters. Whoever loses it loses every password',
+    { minLength: 32, maxLength: 1024 },
+  ),
+  PASSWORD_PEPPER_PREVIOUS: secret(
+    'The PASSWORD_PEPPER before, after it was changed: each password gets the new one at the next sign-in',
+    { minLength: 32, maxLength: 1024 },
+  ),
   PASSWORD_SET_BY_ADMIN_MUST_CHANGE: flag(
     'A password set by an administrator must be changed at first sign-in',
     false,
@@ -137,14 +240,26 @@ export const EnvSchema = Type.Object({
   ARGON2_MEMORY_KIB: whole('Memory of one password hash (OWASP minimum 19456)', 19_456, 4_194_304, 19_456),
   ARGON2_TIME_COST: whole('Passes of one password hash', 2, 20, 2),
   ARGON2_PARALLELISM: whole('Lanes of one password hash', 1, 16, 1),
-  HASH_CONCURRENCY: whole('Password hashes at the same time; 0: as many as there are cores', 0, 128, 0),
-  HASH_QUEUE: whole('Password hashes that may wait; beyond it sign-in answers 503', 0, 10_000, 100),
+  HASH_CONCURRENCY: whole(
+    'Password hashes at the same time, at most UV_THREADPOOL_SIZE (4); 0: one fewer than there are cores, so that one is left for everything else',
+    0,
+    128,
+    0,
+  ),
+  HASH_QUEUE: Type.Optional(
+    Type.Integer({
+      description:
+        'Password hashes that may wait; beyond it sign-in answers 503. Default: 20 for each at the same time, which is a wait of half a second',
+      minimum: 0,
+      maximum: 10_000,
+    }),
+  ),
   LOGIN_MAX_FAILURES: whole('Wrong passwords for one email from one address before waits begin', 1, 100, 5),
   LOGIN_MAX_FAILURES_PER_EMAIL: whole(
-    'Wrong passwords for one email from all addresses before waits begin',
+    'Wrong passwords for one email from all addresses before waits begin, for devices that are not known; after 100 in a row these must do without a password',
     1,
     100,
-    100,
+    20,
   ),
   LOGIN_MAX_FAILURES_PER_ADDRESS: whole(
     'Wrong passwords from one address within an hour before waits begin; sign-ins under way count too',
@@ -255,6 +370,42 @@ export const EnvSchema = Type.Object({
       patternHint: 'be a comma-separated list of types such as user,identity',
     },
   ),
+  MFA_REQUIRED_FOR: oneOf(
+    ['none', 'admins', 'everyone'],
+    'Who must sign in with a second factor, beside the members of accounts and the holders of roles that demand one; admins: whoever holds a permission of this service',
+    'none',
+  ),
+  STEP_UP_MAX_AGE_SECONDS: whole(
+    'How long after an authentication factors and the like may be changed; then one must authenticate again',
+    30,
+    86_400,
+    600,
+  ),
+  AUDIT_RETENTION_DAYS: whole(
+    'Events of the audit trail are removed after so many days; 0: never',
+    0,
+    36_500,
+    0,
+  ),
+  AUDIT_HMAC_KEY: secret(
+    'Signs checkpoints of the audit trail, for whoever shall verify them without SECRET_KEY. Default: a key derived from SECRET_KEY',
+    { minLength: 32, maxLength: 1024 },
+  ),
+  AUDIT_HMAC_KEY_PREVIOUS: secret(
+    'The AUDIT_HMAC_KEY before, after it was changed: the next start signs anew what is stored',
+    { minLength: 32, maxLength: 1024 },
+  ),
+  USER_DELETION_GRACE_DAYS: whole(
+    'A deleted user can be restored for so long; then everything personal is erased',
+    0,
+    3650,
+    30,
+  ),
+  USERS_SELF_DELETION: flag('Whether people may delete themselves at DELETE /api/v1/users/me', true),
+  WEBHOOKS_ALLOWED_NETWORKS: text(
+    'Comma-separated addresses and CIDR ranges of private networks that webhooks may lead to, also without TLS; empty: none',
+    { default: '' },
+  ),
   METRICS_TOKEN: secret('When set, GET /metrics asks for it as a Bearer token', { minLength: 16 }),
 })
 
@@ -327,8 +478,22 @@ function crossFaults(env: Record<string, unknown>, faults: readonly string[]): s
   return [
     ...databaseFaults(env, faults),
     ...proxyFaults(String(env['TRUST_PROXY'] ?? 'false')),
+    ...networkFaults(String(env['WEBHOOKS_ALLOWED_NETWORKS'] ?? '')),
     ...engineFaults(env, faults),
     ...kongFaults(env, faults),
+    ...mailFaults(env),
+  ]
+}
+
+function mailFaults(env: Record<string, unknown>): string[] {
+  const isConfigured = env['SMTP_URL'] !== undefined
+  return [
+    ...(isConfigured && env['MAIL_FROM'] === 'no-reply@localhost'
+      ? ['MAIL_FROM must be set too with SMTP_URL']
+      : []),
+    ...(env['EMAIL_VERIFICATION'] === 'required' && !isConfigured && env['ENVIRONMENT'] !== 'dev'
+      ? ['SMTP_URL must be set too with EMAIL_VERIFICATION=required']
+      : []),
   ]
 }
 
@@ -372,6 +537,12 @@ function proxyFaults(value: string): string[] {
   ]
 }
 
+function networkFaults(value: string): string[] {
+  const wrong = list(value).find((entry) => !isAddressOrRange(entry))
+  if (wrong === undefined) return []
+  return [`WEBHOOKS_ALLOWED_NETWORKS must be a list of addresses and CIDR ranges, not "${wrong}"`]
+}
+
 function isAddressOrRange(entry: string): boolean {
   const [address = '', bits, ...rest] = entry.split('/')
   const version = isIP(address)
@@ -404,6 +575,14 @@ export function expectation(schema: TSchema): string {
   if (rule['format'] === 'email') return 'be an email address'
   return `have ${rule['minLength'] ?? 0} to ${rule['maxLength'] ?? 'any number of'} characters`
 }
+
+const QUEUED_PER_HASH = 20
+
+const hashConcurrency = (env: Env): number =>
+  env.HASH_CONCURRENCY || Math.max(1, Math.min(availableParallelism() - 1, threadPoolSize()))
+
+/** How many threads libuv has for hashes, and for reading files and looking up names. */
+const threadPoolSize = (): number => Number(process.env['UV_THREADPOOL_SIZE']) || 4
 
 function toConfig(env: Env) {
   const port = env.PORT
@@ -438,12 +617,37 @@ function toConfig(env: Env) {
       algorithm: env.TOKEN_ALGORITHM,
       keyRotationSeconds: env.KEY_ROTATION_DAYS * 86_400,
     },
+    passkeys: {
+      rpId: env.WEBAUTHN_RP_ID?.toLowerCase(),
+      rpName: env.WEBAUTHN_RP_NAME,
+      origins: env.WEBAUTHN_ORIGINS === undefined ? undefined : list(env.WEBAUTHN_ORIGINS),
+    },
     sessions: {
       reuseIntervalSeconds: env.REFRESH_REUSE_INTERVAL_SECONDS,
       idleSeconds: Math.min(env.SESSION_IDLE_DAYS, env.SESSION_MAX_DAYS) * 86_400,
       maxSeconds: env.SESSION_MAX_DAYS * 86_400,
     },
+    mail: {
+      appUrl: env.APP_URL ?? publicUrlOf(env),
+      smtpUrl: env.SMTP_URL,
+      from: env.MAIL_FROM,
+      templatesDir: env.MAIL_TEMPLATES_DIR,
+      paths: {
+        passwordReset: env.PASSWORD_RESET_PATH,
+        emailVerification: env.EMAIL_VERIFICATION_PATH,
+        emailChange: env.EMAIL_CHANGE_PATH,
+        magicLink: env.MAGIC_LINK_PATH,
+        invitation: env.INVITATION_PATH,
+      },
+      verification: env.EMAIL_VERIFICATION,
+      signsInByLink: env.MAGIC_LINK_SIGN_IN,
+      perRecipientAndHour: env.MAILS_PER_RECIPIENT,
+      requestsPerAddressAndHour: env.MAIL_REQUESTS_PER_ADDRESS,
+    },
+    mfa: { requiredFor: env.MFA_REQUIRED_FOR, stepUpMaxAgeSeconds: env.STEP_UP_MAX_AGE_SECONDS },
     registration: { isOpen: env.USERS_OPEN_REGISTRATION, perAddressAndHour: env.REGISTRATIONS_PER_ADDRESS },
+    invitations: { expireSeconds: env.INVITATION_EXPIRE_DAYS * 86_400 },
+    accounts: { isCreationOpen: env.ACCOUNTS_OPEN_CREATION, perPerson: env.ACCOUNTS_PER_PERSON },
     firstSuperAdmin: {
       email: env.FIRST_SUPER_ADMIN_EMAIL,
       password: env.FIRST_SUPER_ADMIN_PASSWORD,
@@ -451,12 +655,16 @@ function toConfig(env: Env) {
     },
     passwords: {
       minLength: env.PASSWORD_MIN_LENGTH,
+      minLengthWithMfa: env.PASSWORD_MIN_LENGTH_WITH_MFA,
+      blockedWords: list(env.PASSWORD_BLOCKED_WORDS),
+      pepper: env.PASSWORD_PEPPER,
+      previousPepper: env.PASSWORD_PEPPER_PREVIOUS,
       mustChangeWhenSetByAdmin: env.PASSWORD_SET_BY_ADMIN_MUST_CHANGE,
       memoryKib: env.ARGON2_MEMORY_KIB,
       timeCost: env.ARGON2_TIME_COST,
       parallelism: env.ARGON2_PARALLELISM,
-      concurrency: env.HASH_CONCURRENCY || availableParallelism(),
-      queue: env.HASH_QUEUE,
+      concurrency: hashConcurrency(env),
+      queue: env.HASH_QUEUE ?? QUEUED_PER_HASH * hashConcurrency(env),
     },
     policy: {
       cachedUsers: env.POLICY_CACHE_USERS,
@@ -489,6 +697,13 @@ function toConfig(env: Env) {
       sample: env.DECISION_LOG_SAMPLE,
       retentionDays: env.DECISION_LOG_RETENTION_DAYS,
     },
+    audit: {
+      retentionDays: env.AUDIT_RETENTION_DAYS,
+      hmacKey: env.AUDIT_HMAC_KEY,
+      previousHmacKey: env.AUDIT_HMAC_KEY_PREVIOUS,
+    },
+    webhooks: { allowedNetworks: list(env.WEBHOOKS_ALLOWED_NETWORKS) },
+    deletion: { graceDays: env.USER_DELETION_GRACE_DAYS, isOpenToPeople: env.USERS_SELF_DELETION },
     throttle: {
       maxFailures: env.LOGIN_MAX_FAILURES,
       maxFailuresPerEmail: env.LOGIN_MAX_FAILURES_PER_EMAIL,
@@ -499,10 +714,14 @@ function toConfig(env: Env) {
 }
 
 /** The address by which clients reach the service: the issuer of its tokens. Never the Host header. */
-export function publicUrl(http: Config['http']): string {
-  if (http.publicUrl) return http.publicUrl
-  const host = http.host.includes(':') ? `[${http.host}]` : http.host
-  return `http://${host}:${http.port}`
+export function publicUrl({ publicUrl, host, port }: Config['http']): string {
+  return publicUrlOf({ PUBLIC_URL: publicUrl, HOST: host, PORT: port })
+}
+
+function publicUrlOf(env: { PUBLIC_URL?: string | undefined; HOST: string; PORT: number }): string {
+  if (env.PUBLIC_URL) return env.PUBLIC_URL
+  const host = env.HOST.includes(':') ? `[${env.HOST}]` : env.HOST
+  return `http://${host}:${env.PORT}`
 }
 
 const list = (value: string): string[] =>

@@ -14,6 +14,21 @@ export const PROBLEMS = {
     title: 'The current password is wrong',
     help: 'Send the password that is in force now as `current_password`.',
   },
+  invalid_code: {
+    status: 400,
+    title: 'The code is not valid',
+    help: 'Send the code that the authenticator app shows now, or a recovery code that was not used yet. Each works once; wait for the next one. Check the clock of the device.',
+  },
+  passkey_not_registered: {
+    status: 400,
+    title: 'The passkey could not be registered',
+    help: 'Ask for new options, and answer them in the same session within five minutes, once, on a page of WEBAUTHN_ORIGINS.',
+  },
+  invalid_link: {
+    status: 400,
+    title: 'The link is not valid',
+    help: 'It is unknown, too old or was used before, a newer one was sent, or what it was for has changed since. Ask for another one.',
+  },
   invalid_scope: {
     status: 400,
     title: 'None of the requested scopes is held',
@@ -80,6 +95,21 @@ export const PROBLEMS = {
     title: 'Email or password is wrong',
     help: 'The same answer is given for an unknown email, a wrong password, a user who is not active and an account one is not a member of.',
   },
+  invalid_mfa_token: {
+    status: 401,
+    title: 'The sign-in cannot be completed any more',
+    help: 'The `mfa_token` is unknown, older than five minutes, was used already or had five wrong codes, or the password or a factor has changed since. Sign in again.',
+  },
+  reauthentication_required: {
+    status: 401,
+    title: 'You must authenticate again for this',
+    help: 'The last time is longer ago than `max_age` in the WWW-Authenticate header says (STEP_UP_MAX_AGE_SECONDS), or was without the second factor that you have. Call POST /api/v1/auth/step-up and use the token that it answers (RFC 9470).',
+  },
+  invalid_passkey: {
+    status: 401,
+    title: 'The passkey was not accepted',
+    help: 'The same answer is given for an unknown passkey, a wrong signature, options that are older than five minutes or were answered before, a page that is not in WEBAUTHN_ORIGINS, a user who is not active and an account one is not a member of. Ask for new options.',
+  },
   invalid_refresh_token: {
     status: 401,
     title: 'The refresh token is not valid',
@@ -96,6 +126,11 @@ export const PROBLEMS = {
     title: 'This would exceed your own permissions or reach',
     help: 'Nobody grants, changes or removes a role or a person holding built-in permissions beyond their own.',
   },
+  self_deletion_disabled: {
+    status: 403,
+    title: 'People may not delete themselves here',
+    help: 'Ask an administrator. USERS_SELF_DELETION allows it.',
+  },
   cross_site_request: {
     status: 403,
     title: 'The refresh cookie is not taken from this request',
@@ -106,10 +141,30 @@ export const PROBLEMS = {
     title: 'Open registration is off',
     help: 'Ask an administrator to create the user, or set USERS_OPEN_REGISTRATION=true.',
   },
+  invitation_is_for_another: {
+    status: 403,
+    title: 'The invitation is for another email',
+    help: 'Sign in as the person with the email that was invited.',
+  },
+  magic_links_off: {
+    status: 403,
+    title: 'Nobody signs in by mail here',
+    help: 'Sign in in another way, or set MAGIC_LINK_SIGN_IN=true.',
+  },
   email_change_not_allowed: {
     status: 403,
     title: 'Only administrators change an email',
-    help: 'Ask an administrator of your account to change it.',
+    help: 'Call POST /api/v1/auth/email-change, which asks both addresses, or ask an administrator of your account.',
+  },
+  mfa_required: {
+    status: 403,
+    title: 'A second factor is required',
+    help: 'Send `mfa_token` with a code to POST /api/v1/auth/mfa/verify within `expires_in` seconds; `methods` says what is enrolled. At POST /api/v1/auth/step-up there is no `mfa_token`: send a `code` there instead of the password.',
+  },
+  mfa_enrolment_required: {
+    status: 403,
+    title: 'A second factor must be enrolled first',
+    help: 'The account, a role or MFA_REQUIRED_FOR demands one, and the session was begun without. Enrol with POST /api/v1/auth/mfa/totp or a passkey, then refresh the session; whoever has one already calls POST /api/v1/auth/step-up.',
   },
   password_change_required: {
     status: 403,
@@ -151,6 +206,16 @@ export const PROBLEMS = {
     title: 'Project does not exist',
     help: 'Create it first: POST /api/v1/projects.',
   },
+  factor_not_found: {
+    status: 404,
+    title: 'There is no such second factor',
+    help: 'GET /api/v1/auth/mfa says what is enrolled. An enrolment that was not confirmed within an hour must be begun anew.',
+  },
+  passkey_not_found: {
+    status: 404,
+    title: 'Passkey does not exist',
+    help: 'GET /api/v1/auth/passkeys lists your own.',
+  },
   session_not_found: {
     status: 404,
     title: 'Session does not exist',
@@ -158,6 +223,12 @@ export const PROBLEMS = {
   },
   api_key_not_found: { status: 404, title: 'API key does not exist', help: 'Check the id.' },
   client_not_found: { status: 404, title: 'OAuth client does not exist', help: 'Check the id.' },
+  webhook_not_found: { status: 404, title: 'Webhook does not exist', help: 'Check the id.' },
+  delivery_not_found: {
+    status: 404,
+    title: 'The webhook has no such delivery',
+    help: 'GET /api/v1/webhooks/{webhook_id}/deliveries lists them; old ones are removed.',
+  },
   client_secret_not_found: {
     status: 404,
     title: 'The client has no such secret',
@@ -207,6 +278,11 @@ export const PROBLEMS = {
     help: 'GET /api/v1/set-rules lists them.',
   },
   proxy_config_not_found: { status: 404, title: 'Proxy does not exist', help: 'Check the key or id.' },
+  invitation_not_found: {
+    status: 404,
+    title: 'The invitation does not exist, or is not open any more',
+    help: 'It was used, revoked or has expired, or its link is not whole. Ask whoever invited for another one.',
+  },
   invite_not_found: { status: 404, title: 'Invitation does not exist', help: 'Check the key or id.' },
   // 405, 406, 409
   method_not_allowed: {
@@ -223,6 +299,11 @@ export const PROBLEMS = {
     status: 409,
     title: 'A user with this key already exists',
     help: 'Choose another key; it may not equal the id of another user either.',
+  },
+  user_gets_no_mail: {
+    status: 409,
+    title: 'The user has no email or no credentials',
+    help: 'Whoever another system keeps does not sign in here. Give the user an email and a password with PATCH /api/v1/users/{user_id}.',
   },
   user_is_protected: {
     status: 409,
@@ -304,6 +385,11 @@ export const PROBLEMS = {
     status: 409,
     title: 'A user cannot leave the home account',
     help: 'Move the user to another account first: POST /api/v1/accounts/{account_id}/users.',
+  },
+  user_not_deleted: {
+    status: 409,
+    title: 'The user is not deleted',
+    help: 'There is nothing to restore. Whoever is not active comes back with POST /api/v1/users/{user_id}/reactivate.',
   },
   last_super_admin: {
     status: 409,
@@ -390,6 +476,31 @@ export const PROBLEMS = {
     title: 'A proxy with this key already exists',
     help: 'Choose another key; it may not equal the id of another proxy either.',
   },
+  invitation_exists: {
+    status: 409,
+    title: 'This address is invited to the account already',
+    help: 'Send it again, or revoke it: GET /api/v1/accounts/{account_id}/invitations lists it.',
+  },
+  invitation_is_closed: {
+    status: 409,
+    title: 'The invitation was accepted or revoked',
+    help: 'Make another one: POST /api/v1/accounts/{account_id}/invitations.',
+  },
+  invitation_is_void: {
+    status: 409,
+    title: 'Whoever invited may not give this role any more',
+    help: 'Ask an administrator of the account to send the invitation again.',
+  },
+  invitation_needs_sign_in: {
+    status: 409,
+    title: 'The email of the invitation belongs to somebody who must sign in first',
+    help: 'Sign in with that email, and send the access token along.',
+  },
+  account_limit_reached: {
+    status: 409,
+    title: 'You may open no more accounts',
+    help: 'ACCOUNTS_PER_PERSON says how many there may be. Delete one that nothing uses, or ask an administrator.',
+  },
   invite_key_taken: {
     status: 409,
     title: 'An invitation with this key already exists',
@@ -399,6 +510,32 @@ export const PROBLEMS = {
     status: 409,
     title: 'The invitation was approved already',
     help: 'The user is there. Give further roles as to any other.',
+  },
+  last_factor: {
+    status: 409,
+    title: 'This is the last second factor, and one is required',
+    help: 'Enrol another one first, a passkey or an authenticator app.',
+  },
+  last_credential: {
+    status: 409,
+    title: 'Without it you could not sign in any more',
+    help: 'It is the only passkey that verifies its user, and you have no password. Register another passkey first, and use it once.',
+  },
+  no_passkey: {
+    status: 409,
+    title: 'There is no passkey that could replace the password',
+    help: 'Register a passkey that asks for a PIN or biometrics, or sign in with one that does: `is_user_verifying` in GET /api/v1/auth/passkeys.',
+  },
+  no_password: { status: 409, title: 'There is no password', help: 'There is nothing to do.' },
+  passkey_exists: {
+    status: 409,
+    title: 'This passkey is registered already',
+    help: 'Use it to sign in, or register another authenticator.',
+  },
+  no_second_factor: {
+    status: 409,
+    title: 'There is no second factor that recovery codes could stand in for',
+    help: 'Enrol one first: POST /api/v1/auth/mfa/totp, or a passkey. Recovery codes come with it.',
   },
   conflict: {
     status: 409,
@@ -425,6 +562,11 @@ export const PROBLEMS = {
     status: 422,
     title: 'The request is not valid',
     help: '`errors` lists each fault with a JSON pointer into the request.',
+  },
+  password_blocklisted: {
+    status: 422,
+    title: 'The password is too easy to guess',
+    help: 'It is a common or breached password, a repetition, a sequence, or little more than a name or the email; `detail` says which. Choose another one: a few unrelated words are good.',
   },
   role_cycle: {
     status: 422,
@@ -482,6 +624,11 @@ export const PROBLEMS = {
     title: 'Permit does not answer',
     help: 'It decides here (POLICY_ENGINE, POLICY_GUARD), and is away, too slow or refuses the key. Try again; Retry-After says when.',
   },
+  mail_not_configured: {
+    status: 503,
+    title: 'This service sends no mails',
+    help: 'Set SMTP_URL and MAIL_FROM. With ENVIRONMENT=dev links are printed to the log instead.',
+  },
   sign_in_busy: {
     status: 503,
     title: 'Too many sign-ins at once',
@@ -503,6 +650,10 @@ export type AppErrorOptions = {
   retryAfterSeconds?: number
   /** The scope that was missing (RFC 6750 §3). */
   requiredScope?: string
+  /** The age of an authentication above which this is refused, in seconds (RFC 9470 §3). */
+  maxAgeSeconds?: number
+  /** Further members of the problem document (RFC 9457 §3.2). */
+  extensions?: Readonly<Record<string, unknown>>
   /** True when an account boundary was tried: answered as unknown, but recorded in the audit trail. */
   boundary?: boolean
   cause?: unknown
@@ -516,6 +667,8 @@ export class AppError extends Error {
   readonly errors: readonly FieldError[] | undefined
   readonly retryAfterSeconds: number | undefined
   readonly requiredScope: string | undefined
+  readonly maxAgeSeconds: number | undefined
+  readonly extensions: Readonly<Record<string, unknown>> | undefined
   readonly boundary: boolean
 
   constructor(code: ProblemCode, options: AppErrorOptions = {}) {
@@ -525,6 +678,8 @@ export class AppError extends Error {
     this.errors = options.errors
     this.retryAfterSeconds = options.retryAfterSeconds
     this.requiredScope = options.requiredScope
+    this.maxAgeSeconds = options.maxAgeSeconds
+    this.extensions = options.extensions
     this.boundary = options.boundary ?? false
   }
 

@@ -9,11 +9,16 @@ import { createClientsService } from './clients/service.ts'
 import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
 import type { Database, Tx } from './db/client.ts'
+import { createErasureRepository } from './erasure/repository.ts'
+import { createErasureService } from './erasure/service.ts'
 import { AppError } from './errors.ts'
 import { createInstancesRepository } from './instances/repository.ts'
 import { createInstancesService } from './instances/service.ts'
 import { createInvitesRepository } from './invites/repository.ts'
 import { createInvitesService } from './invites/service.ts'
+import type { Mailer } from './mail/service.ts'
+import { createPasswordOwnersRepository } from './passwords/repository.ts'
+import { createPasswordRules } from './passwords/rules.ts'
 import { createPermitBulk } from './permit/bulk.ts'
 import { createPermitInstances } from './permit/instances.ts'
 import { createPermitInstancesRepository } from './permit/instances-repository.ts'
@@ -25,6 +30,7 @@ import { createPermitService } from './permit/service.ts'
 import { createPermitSets } from './permit/sets.ts'
 import { createSetsRepository } from './permit/sets-repository.ts'
 import { createStatisticsRepository } from './permit/statistics-repository.ts'
+import { createUserPagesRepository } from './permit/user-pages-repository.ts'
 import { createPermitImportRepository } from './permit-import/repository.ts'
 import { createDecisions, type Decisions, type DecisionsDependencies } from './policy/decisions.ts'
 import { createPolicyFileService } from './policy-file/service.ts'
@@ -40,10 +46,18 @@ import { createRolesService } from './roles/service.ts'
 import { createRulesRepository } from './rules/repository.ts'
 import { createRulesService } from './rules/service.ts'
 import { createSessionsRepository } from './sessions/repository.ts'
+import { createNewcomers } from './user-import/newcomers.ts'
+import { createUserImportRepository } from './user-import/repository.ts'
+import { createUserImport } from './user-import/service.ts'
+import { createUpdates } from './user-import/updates.ts'
 import { createBulkUsers } from './users/bulk.ts'
 import { createBulkUsersRepository } from './users/bulk-repository.ts'
 import { createUsersRepository } from './users/repository.ts'
 import { createUsersService } from './users/service.ts'
+import type { Vault } from './vault.ts'
+import type { Addresses } from './webhooks/addresses.ts'
+import { createWebhooksRepository } from './webhooks/repository.ts'
+import { createWebhooksService } from './webhooks/service.ts'
 
 /** The services of one environment: its people, accounts, roles and policy. */
 export type Model = ReturnType<typeof createModel>
@@ -55,6 +69,10 @@ type Dependencies = {
   config: Config
   database: Database
   passwords: PasswordHasher
+  mailer: Mailer
+  vault: Vault
+  /** Where webhooks may lead to. */
+  addresses: Addresses
   /** The audience of this service itself. */
   audience: string
   clock: Clock
@@ -65,7 +83,7 @@ type Dependencies = {
 
 /** Builds the services of one environment. Opens no connection and holds no state of its own. */
 export function createModel(environmentId: string, dependencies: Dependencies) {
-  const { config, database, passwords } = dependencies
+  const { config, database, passwords, mailer } = dependencies
   const audit = createAuditRepository(database, environmentId)
   const usersRepository = createUsersRepository(database, environmentId)
   const accountsRepository = createAccountsRepository(database, environmentId)
@@ -101,6 +119,11 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     roles,
     audit,
   })
+  const passwordRules = createPasswordRules({
+    owners: createPasswordOwnersRepository(database, environmentId),
+    passwords,
+    mfaRule: config.mfa.requiredFor,
+  })
   const users = createUsersService({
     database,
     environmentId,
@@ -109,8 +132,20 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     accounts,
     roles,
     passwords,
+    passwordRules,
+    mailer,
     audit,
     mustChangeWhenSetByAdmin: config.passwords.mustChangeWhenSetByAdmin,
+  })
+  const erasure = createErasureService({
+    database,
+    erasure: createErasureRepository(database, config.authzen.subjectTypes, environmentId),
+    users: usersRepository,
+    usersService: users,
+    sessions,
+    roles,
+    audit,
+    isOpenToPeople: config.deletion.isOpenToPeople,
   })
   const policyFile = createPolicyFileService({
     database,
@@ -128,6 +163,14 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     audience: dependencies.audience,
     clock: dependencies.clock,
   })
+  const webhooks = createWebhooksService({
+    database,
+    webhooks: createWebhooksRepository(database, environmentId),
+    accounts,
+    addresses: dependencies.addresses,
+    audit,
+    vault: dependencies.vault,
+  })
   const decisions = dependencies.decisionsBy(createDecisions({ environmentId, ...dependencies.decisions }))
   const instances = createInstancesService({
     database,
@@ -138,6 +181,7 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
   const permit = createPermitService({
     database,
     permit: createPermitRepository(database, environmentId),
+    userPages: createUserPagesRepository(database, environmentId),
     users,
     usersRepository,
     accounts,
@@ -167,6 +211,25 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     instances,
     resources,
   })
+  const bulkAccounts = createBulkAccounts({ accounts: createBulkAccountsRepository(environmentId), audit })
+  const userImportRepository = createUserImportRepository(database, environmentId)
+  const userImport = createUserImport({
+    repository: userImportRepository,
+    newcomers: createNewcomers({ database, repository: userImportRepository, accounts: bulkAccounts, audit }),
+    updates: createUpdates({
+      database,
+      users: usersRepository,
+      usersService: users,
+      roles,
+      rolesRepository,
+      accounts,
+      audit,
+    }),
+    usersService: users,
+    passwords,
+    hashLanes: config.passwords.concurrency,
+    mustChangeWhenSetByAdmin: config.passwords.mustChangeWhenSetByAdmin,
+  })
   const permitBulk = createPermitBulk({
     database,
     users: createBulkUsers({ users: createBulkUsersRepository(environmentId), roles, audit }),
@@ -175,7 +238,7 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
       users: usersRepository,
       audit,
     }),
-    accounts: createBulkAccounts({ accounts: createBulkAccountsRepository(environmentId), audit }),
+    accounts: bulkAccounts,
     instances,
   })
   const rules = createRulesService({
@@ -215,10 +278,12 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     roles,
     accounts,
     users,
+    erasure,
     permit,
     statistics: createStatisticsRepository(database, environmentId),
     permitInstances,
     permitBulk,
+    userImport,
     permitImport: createPermitImportRepository(database, environmentId),
     permitRoles,
     permitRoleSets,
@@ -228,6 +293,7 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     invites,
     policyFile,
     clients,
+    webhooks,
     decisions,
   }
 }

@@ -12,6 +12,7 @@ export const BUILTIN_RESOURCES = {
   'postern.api-keys': { name: 'API keys', actions: ['read', 'write'] },
   'postern.keys': { name: 'Signing keys', actions: ['read', 'rotate'] },
   'postern.sessions': { name: 'Sessions', actions: ['read', 'revoke'] },
+  'postern.webhooks': { name: 'Webhooks', actions: ['read', 'write'] },
   'postern.audit': { name: 'Audit trail', actions: ['read'] },
 } as const satisfies Record<string, { name: string; actions: readonly string[] }>
 
@@ -53,6 +54,8 @@ export const BUILTIN_ROLES = {
       'postern.sessions:read',
       'postern.sessions:revoke',
       'postern.audit:read',
+      'postern.webhooks:read',
+      'postern.webhooks:write',
       'postern.policy:check',
     ],
   },
@@ -65,7 +68,7 @@ export const BUILTIN_ROLES = {
     description: 'Admin of Application Ecosystem',
     reach: 'any',
     permissions: [
-      ...all('postern.users', 'postern.accounts', 'postern.sessions', 'postern.audit'),
+      ...all('postern.users', 'postern.accounts', 'postern.sessions', 'postern.webhooks', 'postern.audit'),
       'postern.roles:read',
       'postern.roles:assign',
       'postern.policy:read',

@@ -15,6 +15,8 @@ export type UserPrincipal = Authority & {
   sessionId: string
   /** True until a password set by somebody else has been changed: nothing but that is allowed. */
   mustChangePassword: boolean
+  /** True while two factors are demanded of a session that was begun with one: nothing but enrolling is allowed. */
+  isMfaMissing: boolean
   /** The client that acts for the person, when one does. */
   actingClientId?: string
 }
@@ -31,6 +33,7 @@ export const sessionHolder = (
   accountId,
   scopes: new Set(),
   mustChangePassword: false,
+  isMfaMissing: false,
 })
 
 /** A machine client with a token of its own. `environmentId` is the environment that it belongs to. */

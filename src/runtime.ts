@@ -21,6 +21,7 @@ type Options = {
   onProgress?: (message: string) => void
   onDatabaseError?: (error: Error) => void
   logDecision?: ServiceOptions['logDecision']
+  logMail?: ServiceOptions['logMail']
   warn?: ServiceOptions['warn']
   clock?: Clock
 }
@@ -121,7 +122,7 @@ function isRunning(pid: number): boolean {
 async function runtimeOf(
   config: Config,
   url: string,
-  { onDatabaseError, logDecision, warn, clock }: Options,
+  { onDatabaseError, logDecision, logMail, warn, clock }: Options,
   secretKeyOf: () => Promise<string>,
   release: () => Promise<void> = async () => {},
 ): Promise<Runtime> {
@@ -131,6 +132,7 @@ async function runtimeOf(
     ...(clock && { clock }),
     ...(onDatabaseError && { onDatabaseError }),
     ...(logDecision && { logDecision }),
+    ...(logMail && { logMail }),
     ...(warn && { warn }),
   })
   return {

@@ -16,8 +16,6 @@ import {
   watchForInterruption,
 } from './terminal.ts'
 
-const HOUR_MS = 3_600_000
-
 /** Starts the service, serves until SIGTERM or SIGINT, and ends with exit code 0; 1 when it cannot start. */
 export async function serve(): Promise<void> {
   outliveReaders()
@@ -40,6 +38,7 @@ async function start(config: Config, interruption: InterruptionWatch): Promise<v
     onProgress: (message) => process.stdout.write(`${message}\n`),
     onDatabaseError: (error) => report.app?.log.warn({ err: error }, 'a database connection broke'),
     logDecision: (decision) => report.app?.log.info({ decision }, 'decision'),
+    logMail: (mail) => report.app?.log.info({ mail }, 'a mail, printed because there is no SMTP_URL'),
     warn: (details, message) => report.app?.log.warn(details, message),
   })
   try {
@@ -50,7 +49,6 @@ async function start(config: Config, interruption: InterruptionWatch): Promise<v
     interruption.end()
     await listen(app, listeners, config)
     runtime.services.start()
-    startPruning(app, runtime)
     printWelcome(config, firstSuperAdmin)
   } catch (error) {
     await runtime.close().catch(() => {})
@@ -175,20 +173,6 @@ function closeGracefully(
     () => void close(),
     () => process.exit(1),
   )
-}
-
-/** Removes expired counters, sessions and decisions, and changes that every cache has seen, once an hour. */
-function startPruning(app: App, { services }: Runtime): void {
-  setInterval(() => {
-    Promise.all([
-      services.auth.prune(),
-      services.oauth2.prune(),
-      services.sessions.prune(),
-      services.policyCache.pruneChanges(),
-      services.decisionLog.prune(),
-      services.revocations.prune(),
-    ]).catch((error: unknown) => app.log.warn({ err: error }, 'pruning failed; it is tried again in an hour'))
-  }, HOUR_MS).unref()
 }
 
 function printWelcome(config: Config, firstSuperAdmin: FirstSuperAdmin | undefined): void {

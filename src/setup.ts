@@ -4,6 +4,7 @@ import { type Db, DEFAULT_ENVIRONMENT, transact } from './db/client.ts'
 import { migrate, pendingMigrations, withStartLock } from './db/migrate.ts'
 import { readSetting, writeSetting } from './db/settings.ts'
 import { AppError, fail, StartupError } from './errors.ts'
+import { isPepperInUse } from './passwords/repository.ts'
 import { SUPER_ADMIN } from './permissions.ts'
 import { SYSTEM } from './principal.ts'
 import { syncBuiltins } from './roles/builtins.ts'
@@ -30,9 +31,12 @@ export async function setUp(services: Services, databaseUrl: string): Promise<Se
   return await withStartLock(databaseUrl, async (client) => {
     const migrated = await migrate(client)
     await services.permit?.prepare()
+    await services.jobs.install()
     const db = drizzle(client, { casing: 'snake_case' })
     await assertSecretKeyFits(db, services)
+    await assertPeppersFit(db, services)
     await sealAnew(services)
+    await services.auditChain.resign()
     await db.transaction(async (tx) => await syncBuiltins(tx))
     await services.keys.ensureCurrentKey(db)
     await services.revocations.noteTokenLifetime(db)
@@ -53,7 +57,9 @@ export async function assertSetUp(services: Services, databaseUrl: string): Prom
       throw new StartupError('The database is not set up for this version: run "postern seed" first.')
     }
     await assertSecretKeyFits(db, services)
+    await assertPeppersFit(db, services)
     await services.permit?.prepare()
+    await services.jobs.install()
   })
 }
 
@@ -69,26 +75,50 @@ async function assertSecretKeyFits(db: Db, { vault }: Services): Promise<void> {
   }
 }
 
+const PEPPERS_NAME = 'password_peppers'
+
+/** The names of the peppers that passwords here may be hashed with: without one of these, nobody would get in. */
+async function assertPeppersFit(db: Db, { passwords }: Services): Promise<void> {
+  const { current, known } = passwords.pepperIds
+  const noted = ((await readSetting(db, PEPPERS_NAME)) ?? '').split(' ').filter(Boolean)
+  for (const id of noted.filter((one) => !known.includes(one))) {
+    if (await isPepperInUse(db, id)) {
+      throw new StartupError(
+        'Passwords in this database were hashed with another PASSWORD_PEPPER: set that one, or set it as PASSWORD_PEPPER_PREVIOUS beside a new one.',
+      )
+    }
+  }
+  const next = new Set([
+    ...noted.filter((id) => known.includes(id)),
+    ...(current === undefined ? [] : [current]),
+  ])
+  if (next.size > 0 || noted.length > 0) await writeSetting(db, PEPPERS_NAME, [...next].join(' '))
+}
+
 /**
  * After SECRET_KEY was changed: what was sealed under the one before, all of it or nothing. Done at every start that
  * knows the one before, because processes that still ran with it may have sealed more since.
  */
-async function sealAnew({ config, database, vault, keys, apiKeys }: Services): Promise<void> {
+async function sealAnew(services: Services): Promise<void> {
+  const { config, database, vault, keys, apiKeys, factors, mailLinks, modelOf } = services
   if (config.previousSecretKey === undefined) return
   await transact(database.db, async (tx) => {
     const canary = vault.reseal('canary', (await readSetting(tx, CANARY_NAME)) ?? '')
     await keys.reseal(tx)
     await apiKeys.reseal(tx)
+    await factors.reseal(tx)
+    await mailLinks.reseal(tx)
+    await modelOf(DEFAULT_ENVIRONMENT).webhooks.reseal(tx)
     if (canary !== undefined) await writeSetting(tx, CANARY_NAME, canary)
   })
 }
 
 /** The first account and its super admin, in one transaction; nothing when the account is there already. */
 async function createFirstSuperAdmin(services: Services): Promise<FirstSuperAdmin | undefined> {
-  const { accounts, users, roles, passwords, audit, config, database } = services
+  const { accounts, users, roles, passwords, audit, config, database, modelOf } = services
   if (await accounts.findByKeyOrId(DEFAULT_ACCOUNT_KEY)) return undefined
   const { email, accountName } = config.firstSuperAdmin
-  const password = givenPassword(services) ?? passwords.generate()
+  const password = (await givenPassword(services)) ?? passwords.generate()
   const hash = await passwords.hash(password)
   await transact(database.db, async (tx) => {
     const accountId = await accounts.insertAccount(
@@ -97,6 +127,7 @@ async function createFirstSuperAdmin(services: Services): Promise<FirstSuperAdmi
       tx,
     )
     const id = await users.insertUser({ email, fullName: 'First Super Admin', accountId }, hash, false, tx)
+    await modelOf(DEFAULT_ENVIRONMENT).usersRepository.verifyEmail(id, tx)
     const role = (await roles.findRoleByKey(SUPER_ADMIN, tx)) ?? fail('role_not_found')
     await audit.append(
       {
@@ -113,11 +144,11 @@ async function createFirstSuperAdmin(services: Services): Promise<FirstSuperAdmi
 }
 
 /** @throws StartupError when FIRST_SUPER_ADMIN_PASSWORD breaks the rules of passwords */
-function givenPassword({ passwords, config }: Services): string | undefined {
-  const { password } = config.firstSuperAdmin
+async function givenPassword({ users, config }: Services): Promise<string | undefined> {
+  const { password, email } = config.firstSuperAdmin
   if (password === undefined) return undefined
   try {
-    passwords.assertAcceptable(password)
+    await users.assertPasswordFits(password, { email })
     return password
   } catch (error) {
     if (!(error instanceof AppError)) throw error

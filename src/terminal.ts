@@ -97,3 +97,35 @@ export function watchForInterruption(): InterruptionWatch {
     end,
   }
 }
+
+/** How far something is, in one line of the terminal that is written over and over. */
+export type ProgressBar = {
+  /** @param share from 0 to 1; undefined when nobody knows the end */
+  show(share: number | undefined, text: string): void
+  /** Takes the line away. */
+  end(): void
+}
+
+const BAR_WIDTH = 24
+const REDRAW_MS = 100
+
+/** Shows on standard error, and nothing where that is no terminal. */
+export function createProgressBar(output: NodeJS.WriteStream = process.stderr): ProgressBar {
+  let shownAt = 0
+  return {
+    show(share, text) {
+      const now = performance.now()
+      if (!output.isTTY || now - shownAt < REDRAW_MS) return
+      shownAt = now
+      const done = Math.round(Math.min(share ?? 0, 1) * BAR_WIDTH)
+      const bar =
+        share === undefined
+          ? ''
+          : `[${'#'.repeat(done)}${'.'.repeat(BAR_WIDTH - done)}] ${String(Math.floor(share * 100)).padStart(3)} %  `
+      output.write(`\r\u001B[K${bar}${text}`)
+    },
+    end() {
+      if (output.isTTY && shownAt > 0) output.write('\r\u001B[K')
+    },
+  }
+}

@@ -1,7 +1,16 @@
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from 'node:crypto'
 
 /** What SECRET_KEY is used for. Each purpose has a key of its own, derived by HKDF-SHA-256 (RFC 5869). */
-export type Purpose = 'signing-keys' | 'api-keys' | 'identifiers' | 'refresh-tokens' | 'canary'
+export type Purpose =
+  | 'signing-keys'
+  | 'api-keys'
+  | 'identifiers'
+  | 'refresh-tokens'
+  | 'mail'
+  | 'webhooks'
+  | 'totp'
+  | 'audit-checkpoints'
+  | 'canary'
 
 /** Seals texts under SECRET_KEY, and names things without telling what they are. */
 export type Vault = ReturnType<typeof createVault>

@@ -5,6 +5,7 @@ import { SYSTEM } from '../src/principal.ts'
 import { anApiKey, anEnvironment } from './helpers/api-keys.ts'
 import { buildTestApp, type Client, type Method, type TestApp } from './helpers/app.ts'
 import { PASSWORD } from './helpers/config.ts'
+import { anInvitation } from './helpers/invitations.ts'
 
 /** The account that the object of a call belongs to, and what makes the objects. */
 type Scene = { postern: TestApp; accountId: string }
@@ -25,6 +26,14 @@ const unique = (word: string): string => `${word}-${++made}`
 const aUser = async ({ postern, accountId }: Scene, role?: string): Promise<string> =>
   (await postern.person(role, { accountId })).id
 
+/** What an authenticator might have said, to nothing that was asked. */
+const A_CREDENTIAL = { id: 'eA', rawId: 'eA', type: 'public-key' }
+const A_REGISTRATION = { ...A_CREDENTIAL, response: { clientDataJSON: 'e30', attestationObject: 'oA' } }
+const AN_ASSERTION = {
+  ...A_CREDENTIAL,
+  response: { clientDataJSON: 'e30', authenticatorData: 'eA', signature: 'eA' },
+}
+
 const newUser = () => ({
   body: { email: `${unique('new')}@postern.test`, password: PASSWORD, full_name: 'New' },
 })
@@ -42,6 +51,11 @@ const aSession = async ({ postern, accountId }: Scene): Promise<Call> => {
   return { params: { user_id: id, session_id: session?.id ?? '' } }
 }
 const theUser = async (scene: Scene): Promise<Call> => ({ params: { user_id: await aUser(scene, 'GUEST') } })
+const aDeletedUser = async (scene: Scene): Promise<Call> => {
+  const call = await theUser(scene)
+  await scene.postern.root.delete(`/api/v1/users/${call.params?.['user_id']}`)
+  return call
+}
 const theAccount = ({ accountId }: Scene): Call => ({ params: { account_id: accountId } })
 const renamedUser = async (scene: Scene) => ({ ...(await theUser(scene)), body: { full_name: 'Renamed' } })
 const renamedAccount = (scene: Scene) => ({ ...theAccount(scene), body: { description: 'Renamed' } })
@@ -244,6 +258,21 @@ const anInvite = async (scene: Scene): Promise<Call> => {
     instance: undefined,
   })
   return { params: { ...PLACE, user_invite_id: id }, body: { email, key: unique('guest') } }
+}
+
+/** An invitation to the account of the scene, and what the link in its mail would have. */
+const invited = async (scene: Scene) => {
+  const { params } = await aRole(scene)
+  const { accountId } = scene
+  const person = { accountId, roleId: params?.['role_id'] ?? '', email: `${unique('guest')}@postern.test` }
+  const { id, token } = await anInvitation(scene.postern, person)
+  return { params: { account_id: accountId, invitation_id: id }, token }
+}
+const theInvitation = async (scene: Scene): Promise<Call> => ({ params: (await invited(scene)).params })
+const newInvitation = async (scene: Scene): Promise<Call> => {
+  const { params } = await aRole(scene)
+  const body = { email: `${unique('guest')}@postern.test`, role_id: params?.['role_id'] }
+  return { ...theAccount(scene), body }
 }
 
 /** A check for every endpoint of a PDP, about the account of the scene. */
@@ -462,6 +491,35 @@ const TABLE: Row[] = [
   ['GET /api/v1/auth/sessions', PEOPLE],
   ['DELETE /api/v1/auth/sessions', '401 204 204 204 204 204 204 401 403 403'],
   ['DELETE /api/v1/auth/sessions/:session_id', '401 404 404 404 404 404 404 401 403 403', aSession],
+  ['POST /api/v1/auth/mfa/verify', '401 401 401 401 401 401 401 401 401 401', () => ({ body: { mfa_token: 'x', code: '123456' } })],
+  ['POST /api/v1/auth/step-up', PEOPLE, () => ({ body: { password: PASSWORD } })],
+  ['GET /api/v1/auth/mfa', PEOPLE],
+  ['POST /api/v1/auth/mfa/totp/verify', '401 404 404 404 404 404 404 401 403 403', () => ({ body: { code: '123456' } })],
+  ['POST /api/v1/auth/mfa/totp', PEOPLE],
+  ['DELETE /api/v1/auth/mfa/totp', '401 404 404 404 404 404 404 401 403 403'],
+  ['POST /api/v1/auth/mfa/recovery-codes', '401 409 409 409 409 409 409 401 403 403'],
+  ['DELETE /api/v1/users/:user_id/mfa', '401 403 403 204 404 204 204 401 409 403', theUser],
+  ['POST /api/v1/auth/passkeys/registration-options', PEOPLE],
+  ['POST /api/v1/auth/passkeys', '401 400 400 400 400 400 400 401 403 403', () => ({ body: { name: 'Key', response: A_REGISTRATION } })],
+  ['GET /api/v1/auth/passkeys', PEOPLE],
+  ['PATCH /api/v1/auth/passkeys/:passkey_id', '401 404 404 404 404 404 404 401 403 403', () => ({ params: { passkey_id: DEFAULT_ENVIRONMENT }, body: { name: 'Key' } })],
+  ['DELETE /api/v1/auth/passkeys/:passkey_id', '401 404 404 404 404 404 404 401 403 403', () => ({ params: { passkey_id: DEFAULT_ENVIRONMENT } })],
+  ['DELETE /api/v1/auth/password', '401 409 409 409 409 409 409 401 403 403'],
+  ['POST /api/v1/auth/passkey/options', PUBLIC, () => ({ body: {} })],
+  ['POST /api/v1/auth/passkey/verify', '401 401 401 401 401 401 401 401 401 401', () => ({ body: { challenge_token: 'x', response: AN_ASSERTION } })],
+  ['POST /api/v1/auth/mfa/passkey/options', '401 401 401 401 401 401 401 401 401 401', () => ({ body: { mfa_token: 'x' } })],
+  ['POST /api/v1/auth/step-up/passkey/options', '401 404 404 404 404 404 404 401 403 403'],
+  // There is no mail server.
+  ['POST /api/v1/auth/password-reset', '503 503 503 503 503 503 503 503 503 503', async (scene) => ({ body: { email: await credentials(scene) } })],
+  ['POST /api/v1/auth/password-reset/confirm', '400 400 400 400 400 400 400 400 400 400', () => ({ body: { token: 'x', password: PASSWORD } })],
+  ['POST /api/v1/users/:user_id/password-reset', '401 403 403 503 404 503 503 401 503 403', theUser],
+  ['POST /api/v1/auth/magic-link', '403 403 403 403 403 403 403 403 403 403', async (scene) => ({ body: { email: await credentials(scene) } })],
+  ['POST /api/v1/auth/magic-link/verify', '403 403 403 403 403 403 403 403 403 403', () => ({ body: { token: 'x', request_token: 'x' } })],
+  ['GET /api/v1/auth/email-verification', PEOPLE],
+  ['POST /api/v1/auth/email-verification', '401 503 503 503 503 503 503 401 403 403'],
+  ['POST /api/v1/auth/email-verification/confirm', '400 400 400 400 400 400 400 400 400 400', () => ({ body: { token: 'x' } })],
+  ['POST /api/v1/auth/email-change', '401 503 503 503 503 503 503 401 403 403', () => ({ body: { email: `${unique('new')}@postern.test` } })],
+  ['POST /api/v1/auth/email-change/confirm', '400 400 400 400 400 400 400 400 400 400', () => ({ body: { token: 'x' } })],
   ['POST /api/v1/auth/test-token', PEOPLE],
   ['POST /api/v1/auth/hash-password', '401 403 403 403 403 200 200 401 200 403', () => ({ body: { password: PASSWORD } })],
   ['POST /api/v1/auth/change-password', '401 204 204 204 204 204 204 401 403 403', () => ({ body: { current_password: PASSWORD, new_password: 'another long password of mine' } })],
@@ -472,12 +530,18 @@ const TABLE: Row[] = [
   ['GET /api/v1/users/me', PEOPLE],
   ['PUT /api/v1/users/me', PEOPLE, () => ({ body: { full_name: 'Renamed' } })],
   ['PATCH /api/v1/users/me', PEOPLE, () => ({ body: { full_name: 'Renamed' } })],
+  ['DELETE /api/v1/users/me', '401 204 204 204 204 204 204 401 403 403'],
+  ['GET /api/v1/users/me/export', PEOPLE],
   ['GET /api/v1/users/me/permissions', PEOPLE],
   ['GET /api/v1/users/me/accounts', PEOPLE],
   ['GET /api/v1/users/:user_id', READ_IN_ACCOUNT, theUser],
   ['PUT /api/v1/users/:user_id', '401 403 403 200 404 200 200 401 200 403', renamedUser],
   ['PATCH /api/v1/users/:user_id', '401 403 403 200 404 200 200 401 200 403', renamedUser],
   ['DELETE /api/v1/users/:user_id', '401 403 403 403 403 204 204 401 409 403', theUser],
+  ['GET /api/v1/users/:user_id/export', '401 403 403 403 403 200 200 401 409 409', theUser],
+  ['POST /api/v1/users/:user_id/erase', '401 403 403 403 403 204 204 401 409 403', theUser],
+  ['POST /api/v1/users/:user_id/restore', '401 403 403 403 403 200 200 401 409 403', aDeletedUser],
+  ['POST /api/v1/users/:user_id/unlock', '401 403 403 204 404 204 204 401 409 403', theUser],
   ['POST /api/v1/users/:user_id/deactivate', '401 403 403 200 404 200 200 401 409 403', theUser],
   ['POST /api/v1/users/:user_id/reactivate', '401 403 403 200 404 200 200 401 200 403', theUser],
 
@@ -583,6 +647,13 @@ const TABLE: Row[] = [
   ['GET /api/v1/accounts/:account_id/members', READ_IN_ACCOUNT, theAccount],
   ['PUT /api/v1/accounts/:account_id/members/:user_id', '401 403 403 403 403 204 204 401 204 403', async (scene) => ({ params: { account_id: scene.accountId, user_id: await aStranger(scene) } })],
   ['DELETE /api/v1/accounts/:account_id/members/:user_id', '401 403 403 204 404 204 204 401 204 403', aMember],
+  ['GET /api/v1/accounts/:account_id/invitations', READ_IN_ACCOUNT, theAccount],
+  ['POST /api/v1/accounts/:account_id/invitations', '401 403 403 503 404 503 503 401 503 403', newInvitation],
+  ['GET /api/v1/accounts/:account_id/invitations/:invitation_id', READ_IN_ACCOUNT, theInvitation],
+  ['POST /api/v1/accounts/:account_id/invitations/:invitation_id/resend', '401 403 403 503 404 503 503 401 503 403', theInvitation],
+  ['DELETE /api/v1/accounts/:account_id/invitations/:invitation_id', '401 403 403 204 404 204 204 401 204 403', theInvitation],
+  ['POST /api/v1/invitations/inspect', PUBLIC, async (scene) => ({ body: { token: (await invited(scene)).token } })],
+  ['POST /api/v1/invitations/accept', '200 403 403 403 403 403 403 401 403 403', async (scene) => ({ body: { token: (await invited(scene)).token, password: PASSWORD } })],
 
   ['GET /api/v1/environments', SUPER_ADMINS],
   ['POST /api/v1/environments', '401 403 403 403 403 403 201 401 403 403', () => ({ body: { key: unique('env'), name: 'New' } })],
@@ -616,6 +687,8 @@ const TABLE: Row[] = [
   ['GET /api/v1/revocations', '401 403 403 403 403 200 200 401 200 200'],
 
   ['GET /api/v1/audit-events', '401 403 403 200 404 200 200 401 403 403', ({ accountId }) => ({ query: `?account_id=${accountId}` })],
+  ['GET /api/v1/audit-events/export', '401 403 403 200 404 200 200 401 403 403', ({ accountId }) => ({ query: `?account_id=${accountId}` })],
+  ['GET /api/v1/audit-checkpoints', '401 403 403 403 403 200 200 401 403 403'],
 
   ['POST /sync-user', CREATED_BY_ADMINS, () => ({ body: { email: `${unique('synced')}@postern.test`, first_name: 'A', last_name: 'B' } })],
   ['POST /create-tenant', CREATED_BY_ADMINS, () => ({ body: { key: unique('tenant'), name: 'New' } })],

@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { type Config, EnvSchema, expectation, loadConfig, publicUrl } from '../src/config.ts'
@@ -46,13 +46,15 @@ t.test('nothing has to be set', async (t) => {
     },
     database: { url: undefined, poolMax: 10, statementTimeoutMs: 10_000, prepare: true },
     tokens: { ttlSeconds: 900, audience: undefined, algorithm: 'ES256' },
-    passwords: { minLength: 15, memoryKib: 19_456, timeCost: 2, parallelism: 1, queue: 100 },
-    throttle: { maxFailures: 5, maxFailuresPerEmail: 100, backoffSeconds: 30 },
+    passwords: { minLength: 15, memoryKib: 19_456, timeCost: 2, parallelism: 1 },
+    throttle: { maxFailures: 5, maxFailuresPerEmail: 20, backoffSeconds: 30 },
     registration: { isOpen: true, perAddressAndHour: 20 },
     firstSuperAdmin: { email: 'admin@example.com', password: undefined, accountName: 'Default' },
   })
   t.match(config.dataDir, /\/\.postern$/)
-  t.ok(config.passwords.concurrency >= 1)
+  const { concurrency, queue } = config.passwords
+  t.ok(concurrency >= 1)
+  t.equal(queue, 20 * concurrency)
 })
 
 t.test('an empty variable is one that is not set', async (t) => {
@@ -261,8 +263,10 @@ t.test('the address printed is PUBLIC_URL, else that of HOST and the port listen
   t.equal(publicUrl(http({ PUBLIC_URL: 'https://auth.example.com' })), 'https://auth.example.com')
 })
 
-t.test('HASH_CONCURRENCY of 0 is the number of cores', async (t) => {
-  t.ok(loadConfig({ HASH_CONCURRENCY: '0' }).passwords.concurrency >= 1)
+t.test('HASH_CONCURRENCY of 0 leaves a core for everything else', async (t) => {
+  const { concurrency } = loadConfig({ HASH_CONCURRENCY: '0' }).passwords
+  t.ok(concurrency >= 1)
+  t.ok(concurrency === 1 || concurrency < availableParallelism())
   t.equal(loadConfig({ HASH_CONCURRENCY: '3' }).passwords.concurrency, 3)
 })
 

@@ -13,6 +13,8 @@ export type AccountRow = {
   name: string
   description: string | null
   isActive: boolean
+  /** Whether a token for it takes two factors. */
+  isMfaRequired: boolean
   planId: string | null
   currentSubscriptionEnds: Date | null
   attributes: Record<string, unknown> | null
@@ -45,6 +47,7 @@ const accountColumns = {
   name: accounts.name,
   description: accounts.description,
   isActive: accounts.isActive,
+  isMfaRequired: accounts.isMfaRequired,
   planId: accounts.planId,
   currentSubscriptionEnds: accounts.currentSubscriptionEnds,
   attributes: accounts.attributes,
@@ -126,7 +129,7 @@ export function createAccountsRepository({ db }: Database, environmentId = DEFAU
 
     /** @throws AppError account_key_taken */
     async insertAccount(
-      account: AccountChanges & { id: string; key: string; name: string },
+      account: AccountChanges & { id: string; key: string; name: string; openedByUserId?: string },
       tx: Tx,
     ): Promise<void> {
       if (isUuid(account.key)) {
@@ -144,6 +147,11 @@ export function createAccountsRepository({ db }: Database, environmentId = DEFAU
           throw new AppError('account_key_taken', { cause: error })
         throw error
       }
+    },
+
+    /** The accounts that the person has opened, and that are there. */
+    async countOpenedBy(userId: string, tx: Tx): Promise<number> {
+      return await tx.$count(accounts, and(eq(accounts.openedByUserId, userId), isNull(accounts.deletedAt)))
     },
 
     async updateAccount(current: AccountRow, changes: AccountChanges, tx: Tx): Promise<void> {

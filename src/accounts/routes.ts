@@ -1,15 +1,18 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
-import Type from 'typebox'
-import { fail } from '../errors.ts'
+import Type, { type Static } from 'typebox'
+import { DEFAULT_ENVIRONMENT } from '../db/client.ts'
+import { AppError, fail } from '../errors.ts'
 import type { Access } from '../http/access.ts'
 import { callerOf, personOf } from '../http/authenticate.ts'
 import { ifMatchOf, setEtag } from '../http/etag.ts'
 import { pageRequestOf, sendPage } from '../http/paging.ts'
 import { AccountIdParams, IfMatchHeaders, MemberParams, NoContent, problem, ref } from '../http/schemas.ts'
-import type { BuiltinPermission } from '../permissions.ts'
+import { anywhere, type BuiltinPermission } from '../permissions.ts'
+import type { Principal } from '../principal.ts'
 import type { Services } from '../services.ts'
 import { ListAccountUsersQuery, presentUser, UserSchema, userFilters } from '../users/schemas.ts'
+import type { AccountRow } from './repository.ts'
 import {
   AccountSchema,
   accountFields,
@@ -24,7 +27,13 @@ import {
   UpdateAccountBody,
 } from './schemas.ts'
 
-type Dependencies = Pick<Services, 'modelOf'>
+type Dependencies = Pick<Services, 'modelOf' | 'throttle' | 'config'>
+
+const CREATE = 'postern.accounts:write' satisfies BuiltinPermission
+/** What whoever opens an account for themselves does not decide: what it has paid for, and whether it is served. */
+const RESERVED_FIELDS = ['plan_id', 'current_subscription_ends', 'is_active'] as const
+/** Refusals of a taken key tell what is taken, so that they have a limit too. */
+const MOST_OPENED_AN_HOUR = 20
 
 const accountIdOf = (request: FastifyRequest): string =>
   (request.params as { account_id: string }).account_id.toLowerCase()
@@ -44,8 +53,38 @@ const tokensAccount = (permission: BuiltinPermission): Access => ({
 })
 
 /** Accounts (tenants), who is at home in them and who is a member. */
-export function accountsRoutes({ modelOf }: Dependencies): FastifyPluginAsyncTypebox {
+export function accountsRoutes({ modelOf, throttle, config }: Dependencies): FastifyPluginAsyncTypebox {
   const of = (request: FastifyRequest) => modelOf(request.environmentId)
+  const { isCreationOpen, perPerson } = config.accounts
+  const opensOwn = (principal: Principal): boolean =>
+    isCreationOpen &&
+    principal.type === 'user' &&
+    principal.actingClientId === undefined &&
+    !principal.scopes.has(anywhere(CREATE))
+
+  /** Opens an account for whoever asks, who may decide less of it than an administrator. */
+  async function openAccount(
+    request: FastifyRequest,
+    { name, key, ...fields }: Static<typeof CreateAccountBody>,
+  ): Promise<AccountRow> {
+    const { principal } = personOf(request)
+    // People live in the default environment; in others nothing is theirs to open.
+    if (request.environmentId !== DEFAULT_ENVIRONMENT)
+      throw new AppError('insufficient_scope', { requiredScope: anywhere(CREATE) })
+    const reserved = RESERVED_FIELDS.filter((field) => fields[field] !== undefined)
+    if (reserved.length > 0) {
+      throw new AppError('validation_failed', {
+        errors: reserved.map((field) => ({
+          pointer: `/body/${field}`,
+          detail: 'is for administrators to set',
+        })),
+      })
+    }
+    await throttle.count('account', principal.userId, MOST_OPENED_AN_HOUR, 3600)
+    const input = { ...accountFields(fields), name, ...(key !== undefined && { key }) }
+    return await of(request).accounts.openAccount(callerOf(request), principal.userId, input, perPerson)
+  }
+
   return async (app) => {
     app.get(
       '/accounts',
@@ -71,22 +110,29 @@ export function accountsRoutes({ modelOf }: Dependencies): FastifyPluginAsyncTyp
     app.post(
       '/accounts',
       {
-        config: { access: { permission: 'postern.accounts:write' } },
+        config: { access: { permission: CREATE, alsoFor: opensOwn } },
         schema: {
           operationId: 'createAccount',
           tags: ['Accounts'],
-          summary: 'Create an account; its key is made from the name unless given',
+          summary:
+            'Create an account; with ACCOUNTS_OPEN_CREATION anybody opens one of their own. The key is made from the name unless given',
           body: CreateAccountBody,
-          response: { 201: ref(AccountSchema), 409: problem('The name or key is taken') },
+          response: {
+            201: ref(AccountSchema),
+            409: problem('The name or key is taken, or one has opened as many as one may'),
+            429: problem('Too many attempts; Retry-After says when'),
+          },
         },
       },
       async (request, reply) => {
         const { name, key, ...fields } = request.body
-        const account = await of(request).accounts.createAccount(callerOf(request), {
-          ...accountFields(fields),
-          name,
-          ...(key !== undefined && { key }),
-        })
+        const account = opensOwn(callerOf(request).principal)
+          ? await openAccount(request, request.body)
+          : await of(request).accounts.createAccount(callerOf(request), {
+              ...accountFields(fields),
+              name,
+              ...(key !== undefined && { key }),
+            })
         setEtag(reply, account)
         return reply
           .code(201)

@@ -10,6 +10,7 @@ import {
 } from './repository.ts'
 
 const AccountName = Type.String({ minLength: 1, maxLength: 255, examples: ['Acme'] })
+const IsMfaRequired = Type.Boolean({ description: 'Whether a token for the account takes two factors' })
 const Description = Type.String({ maxLength: 1000, examples: ['Makers of everything'] })
 
 export const AccountSchema = Type.Object(
@@ -19,6 +20,7 @@ export const AccountSchema = Type.Object(
     name: AccountName,
     description: nullable(Description),
     is_active: Type.Boolean(),
+    is_mfa_required: IsMfaRequired,
     plan_id: nullable(Uuid),
     current_subscription_ends: nullable(Timestamp),
     attributes: nullable(Type.Object({}, { additionalProperties: true })),
@@ -31,6 +33,7 @@ export const AccountSchema = Type.Object(
 const optionalFields = {
   description: Type.Optional(nullable(Description)),
   is_active: Type.Optional(Type.Boolean()),
+  is_mfa_required: Type.Optional(IsMfaRequired),
   plan_id: Type.Optional(nullable(Uuid)),
   current_subscription_ends: Type.Optional(nullable(Timestamp)),
   attributes: Type.Optional(nullable(Attributes)),
@@ -99,6 +102,7 @@ export const presentAccount = (row: AccountRow): Static<typeof AccountSchema> =>
   name: row.name,
   description: row.description,
   is_active: row.isActive,
+  is_mfa_required: row.isMfaRequired,
   plan_id: row.planId,
   current_subscription_ends: row.currentSubscriptionEnds?.toISOString() ?? null,
   attributes: row.attributes,
@@ -127,6 +131,7 @@ type UpdateAccount = Static<typeof UpdateAccountBody>
 export function accountFields(body: UpdateAccount): Omit<AccountChanges, 'key'> {
   const {
     is_active: isActive,
+    is_mfa_required: isMfaRequired,
     plan_id: planId,
     current_subscription_ends: ends,
     name,
@@ -134,7 +139,7 @@ export function accountFields(body: UpdateAccount): Omit<AccountChanges, 'key'> 
     attributes,
   } = body
   const currentSubscriptionEnds = typeof ends === 'string' ? new Date(ends) : ends
-  const all = { name, description, attributes, isActive, planId, currentSubscriptionEnds }
+  const all = { name, description, attributes, isActive, isMfaRequired, planId, currentSubscriptionEnds }
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
 }
 

@@ -3,7 +3,8 @@ import { type Database, type Tx, transact } from '../db/client.ts'
 import type { Page, PageRequest } from '../db/paging.ts'
 import { AppError, fail } from '../errors.ts'
 import { isUuid, newId } from '../ids.ts'
-import type { Caller } from '../principal.ts'
+import type { BUILTIN_ROLES } from '../permissions.ts'
+import { assertHoldsAnywhere, type Caller, SYSTEM } from '../principal.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
 import type { RolesService } from '../roles/service.ts'
 import { refuseTakeover, refuseTakeoverOfResidents } from '../users/protection.ts'
@@ -15,6 +16,11 @@ export const DEFAULT_ACCOUNT_KEY = 'default'
 
 export type NewAccount = Omit<AccountChanges, 'key' | 'name'> & { name: string; key?: string }
 export type AccountUpdate = Omit<AccountChanges, 'key'>
+/** What a person may say of an account that they open for themselves. */
+export type OwnAccount = Pick<NewAccount, 'name' | 'key' | 'description' | 'attributes' | 'isMfaRequired'>
+
+/** The role of whoever opens an account for themselves. */
+const OWNER_ROLE = 'ACCOUNT_ADMIN' satisfies keyof typeof BUILTIN_ROLES
 
 export type AccountsService = ReturnType<typeof createAccountsService>
 
@@ -45,8 +51,34 @@ export function createAccountsService({ database, accounts, users, roles, audit 
       })
     },
 
+    /**
+     * An account that a person opens for themselves: they are its administrator, at home in it if they had no home.
+     * @param most how many of them one person may have
+     * @throws AppError account_limit_reached, account_key_taken, validation_failed
+     */
+    async openAccount(caller: Caller, userId: string, input: OwnAccount, most: number): Promise<AccountRow> {
+      const key = input.key ?? keyFromName(input.name)
+      // Nobody may give themselves a role: it is the service that gives this one.
+      const service = { ...caller, principal: SYSTEM.principal }
+      return await transact(db, async (tx) => {
+        const user = (await users.lockUser(userId, tx)) ?? fail('user_not_found')
+        if ((await accounts.countOpenedBy(userId, tx)) >= most) throw new AppError('account_limit_reached')
+        const id = await this.insertAccount(caller, { ...input, key, openedByUserId: userId }, tx)
+        const role = (await roles.findRoleByKey(OWNER_ROLE, tx)) ?? fail('role_not_found')
+        const isHome = user.accountId === null
+        if (isHome) await this.moveLockedUser(service, user, id, tx)
+        else await accounts.upsertMember(id, userId, tx)
+        await roles.assign(service, user, role.id, id, isHome && user.primaryRole === null, tx)
+        return (await accounts.findAccount(id, tx)) ?? fail('account_not_found')
+      })
+    },
+
     /** Writes the account and its audit row; returns the id. @throws AppError account_key_taken */
-    async insertAccount(caller: Caller, account: NewAccount & { key: string }, tx: Tx): Promise<string> {
+    async insertAccount(
+      caller: Caller,
+      account: NewAccount & { key: string; openedByUserId?: string },
+      tx: Tx,
+    ): Promise<string> {
       const id = newId()
       await accounts.insertAccount({ ...account, id }, tx)
       await audit.append(
@@ -62,7 +94,10 @@ export function createAccountsService({ database, accounts, users, roles, audit 
       return id
     },
 
-    /** @throws AppError account_not_found, precondition_failed, grant_exceeds_own, user_is_protected, last_super_admin */
+    /**
+     * @throws AppError account_not_found, precondition_failed, grant_exceeds_own, user_is_protected, last_super_admin,
+     * insufficient_scope for another plan from who administers this account only
+     */
     async updateAccount(
       caller: Caller,
       id: string,
@@ -72,6 +107,7 @@ export function createAccountsService({ database, accounts, users, roles, audit 
       return await transact(db, async (tx) => {
         const account = (await accounts.lockAccount(id, tx)) ?? fail('account_not_found')
         assertMatches(ifMatch, account.revision)
+        if (changesPlan(account, changes)) assertHoldsAnywhere(caller, 'postern.accounts:write')
         const toggled = changes.isActive !== undefined && changes.isActive !== account.isActive
         if (toggled) await refuseTakeoverOfResidents(caller, id, users, tx)
         if (toggled && !changes.isActive) await roles.assertCoversResidents(caller, id, tx)
@@ -235,8 +271,16 @@ export function createAccountsService({ database, accounts, users, roles, audit 
   }
 }
 
+/** What an account has paid for is not for its own administrators to say. */
+const changesPlan = (
+  account: AccountRow,
+  { planId, currentSubscriptionEnds: ends }: AccountUpdate,
+): boolean =>
+  (planId !== undefined && planId?.toLowerCase() !== account.planId?.toLowerCase()) ||
+  (ends !== undefined && ends?.getTime() !== account.currentSubscriptionEnds?.getTime())
+
 /** `Acme & Söhne` becomes `acme-sohne`. @throws AppError validation_failed when nothing is left of it */
-function keyFromName(name: string): string {
+export function keyFromName(name: string): string {
   const key = name
     .normalize('NFKD')
     .replaceAll(/\p{Mark}/gu, '')

@@ -24,7 +24,7 @@ export function createApiKeyVerifier({ apiKeys, clock }: Dependencies) {
       const key = await apiKeys.findKeyOnUse(keyHash)
       return (
         key && {
-          principal: principalOf(key),
+          principal: apiKeyPrincipal(key),
           expiresAt: key.expiresAt,
           usedAt: key.lastUsedAt?.getTime() ?? Number.NEGATIVE_INFINITY,
         }
@@ -58,7 +58,14 @@ export function createApiKeyVerifier({ apiKeys, clock }: Dependencies) {
   }
 }
 
-const principalOf = ({ id, level, access, environmentId, project }: KeyOnUse): ApiKeyPrincipal => ({
+/** A key as whoever asks. */
+export const apiKeyPrincipal = ({
+  id,
+  level,
+  access,
+  environmentId,
+  project,
+}: Omit<KeyOnUse, 'lastUsedAt' | 'expiresAt'>): ApiKeyPrincipal => ({
   type: 'api_key',
   apiKeyId: id,
   level,

@@ -39,11 +39,19 @@ export const AUDIT_ACTIONS = [
   'instance.created',
   'instance.deleted',
   'instance.updated',
+  'invitation.accepted',
+  'invitation.created',
+  'invitation.resent',
+  'invitation.revoked',
   'invite.approved',
   'invite.created',
   'invite.deleted',
   'member.added',
   'member.removed',
+  'passkey.counter_regressed',
+  'passkey.created',
+  'passkey.deleted',
+  'passkey.updated',
   'policy.applied',
   'project.created',
   'project.deleted',
@@ -65,6 +73,9 @@ export const AUDIT_ACTIONS = [
   'service.initialized',
   'session.created',
   'session.ended',
+  'session.reauthenticated',
+  'recovery_code.used',
+  'recovery_codes.created',
   'set_rule.created',
   'set_rule.deleted',
   'sign_in.refused',
@@ -73,6 +84,8 @@ export const AUDIT_ACTIONS = [
   'signing_key.removed',
   'signing_key.withdrawn',
   'token.revoked',
+  'totp.enrolled',
+  'totp.removed',
   'tuple.bulk_changed',
   'tuple.created',
   'tuple.deleted',
@@ -80,10 +93,25 @@ export const AUDIT_ACTIONS = [
   'user.created',
   'user.deactivated',
   'user.deleted',
+  'user.email_change_requested',
+  'user.email_verified',
+  'user.erased',
+  'user.exported',
+  'user.factors_reset',
+  'user.link_sent',
   'user.moved',
   'user.password_changed',
+  'user.password_removed',
   'user.registered',
+  'user.restored',
+  'user.unlocked',
   'user.updated',
+  'webhook.created',
+  'webhook.deleted',
+  'webhook.disabled',
+  'webhook.redelivered',
+  'webhook.secret_rotated',
+  'webhook.updated',
 ] as const
 
 export type AuditAction = (typeof AUDIT_ACTIONS)[number]
@@ -113,6 +141,8 @@ export type AuditTarget = {
     | 'derivation'
     | 'proxy_config'
     | 'invite'
+    | 'invitation'
+    | 'webhook'
   id: string
 }
 

@@ -1,10 +1,11 @@
-import { createHash, randomBytes } from 'node:crypto'
-import { and, eq, gte, lt, type SQL, sql } from 'drizzle-orm'
+import { randomBytes } from 'node:crypto'
+import { and, eq, gte, inArray, lt, type SQL, sql } from 'drizzle-orm'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor } from '../db/client.ts'
 import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
 import { auditEvents, auditPersonalData } from '../db/schema.ts'
 import { newId } from '../ids.ts'
 import { principalId } from '../principal.ts'
+import { commitmentTo } from './canonical.ts'
 import type { AuditAction, AuditEvent } from './events.ts'
 
 export type AuditRow = {
@@ -24,9 +25,11 @@ export type AuditRow = {
 }
 
 export type AuditFilters = {
-  action?: AuditAction
+  /** One of these. */
+  actions?: readonly AuditAction[]
   outcome?: 'success' | 'refused'
   actorId?: string
+  targetType?: string
   targetId?: string
   accountId?: string
   /** Half open: from <= occurred < until. */
@@ -77,16 +80,7 @@ export function createAuditRepository({ db }: Database, environmentId = DEFAULT_
 
     async listEvents(filters: AuditFilters, request: PageRequest): Promise<Page<AuditRow>> {
       const clauses = pageClauses(request, sortKeys, auditEvents.id)
-      const matching = and(
-        eq(auditEvents.environmentId, environmentId),
-        filters.action === undefined ? undefined : eq(auditEvents.action, filters.action),
-        filters.outcome === undefined ? undefined : eq(auditEvents.outcome, filters.outcome),
-        filters.actorId === undefined ? undefined : eq(auditEvents.actorId, filters.actorId),
-        filters.targetId === undefined ? undefined : eq(auditEvents.targetId, filters.targetId),
-        filters.accountId === undefined ? undefined : eq(auditEvents.accountId, filters.accountId),
-        filters.from === undefined ? undefined : gte(auditEvents.occurredAt, filters.from),
-        filters.until === undefined ? undefined : lt(auditEvents.occurredAt, filters.until),
-      )
+      const matching = and(eq(auditEvents.environmentId, environmentId), ...eventClauses(filters))
       const page = clauses.toPage(
         await db
           .select({
@@ -133,6 +127,21 @@ export function createAuditRepository({ db }: Database, environmentId = DEFAULT_
   }
 }
 
+/** What events must be to pass. */
+export function eventClauses(filters: AuditFilters): (SQL | undefined)[] {
+  const { actions, outcome, actorId, targetType, targetId, accountId, from, until } = filters
+  return [
+    actions === undefined ? undefined : inArray(auditEvents.action, [...actions]),
+    outcome === undefined ? undefined : eq(auditEvents.outcome, outcome),
+    actorId === undefined ? undefined : eq(auditEvents.actorId, actorId),
+    targetType === undefined ? undefined : eq(auditEvents.targetType, targetType),
+    targetId === undefined ? undefined : eq(auditEvents.targetId, targetId),
+    accountId === undefined ? undefined : eq(auditEvents.accountId, accountId),
+    from === undefined ? undefined : gte(auditEvents.occurredAt, from),
+    until === undefined ? undefined : lt(auditEvents.occurredAt, until),
+  ]
+}
+
 type AuditOutcome = 'success' | 'refused'
 
 /** An event as the columns of its two tables have it. `personal` and `salt` are null when nothing is personal. */
@@ -141,7 +150,8 @@ export type AuditEntry = ReturnType<typeof entryOf>
 /** For statements that write an event together with the change it records. */
 export function entryOf(event: AuditEvent, outcome: AuditOutcome = 'success') {
   const { caller, target } = event
-  const personal = personalOf(event)
+  const all = personalOf(event)
+  const personal = all && JSON.stringify(all)
   const salt = personal && randomBytes(16).toString('base64url')
   return {
     id: newId(),
@@ -154,10 +164,11 @@ export function entryOf(event: AuditEvent, outcome: AuditOutcome = 'success') {
     accountId: event.accountId ?? null,
     requestId: caller.requestId ?? null,
     details: JSON.stringify(detailsOf(event)),
-    personalCommitment: personal && salt ? commitment(personal, salt) : null,
+    // To what can be read again: JSON leaves out what is undefined.
+    personalCommitment: personal && salt ? commitmentTo(JSON.parse(personal), salt) : null,
     subjectId: target?.type === 'user' ? target.id : null,
     salt: salt ?? null,
-    personal: personal ? JSON.stringify(personal) : null,
+    personal: personal ?? null,
   }
 }
 
@@ -170,10 +181,4 @@ function detailsOf({ caller: { principal }, details = {} }: AuditEvent): Record<
 function personalOf({ caller, personal }: AuditEvent): Record<string, unknown> | undefined {
   const all = { ...(caller.address !== undefined && { address: caller.address }), ...personal }
   return Object.keys(all).length === 0 ? undefined : all
-}
-
-/** SHA-256 over the salt and the data with sorted keys: proves later what the erasable side said. */
-function commitment(data: Record<string, unknown>, salt: string): string {
-  const canonical = JSON.stringify(Object.entries(data).sort(([a], [b]) => (a < b ? -1 : 1)))
-  return createHash('sha256').update(`${salt}.${canonical}`).digest('base64url')
 }

@@ -5,6 +5,7 @@ import { isUuid } from '../ids.ts'
 import type { KeysService } from '../keys/service.ts'
 import type { RevokedTokens } from '../oauth2/revoked-tokens.ts'
 import type { Holder, UsersRepository } from '../users/repository.ts'
+import type { MfaRule } from './grants.ts'
 import { ACCESS_TOKEN_TYPE, type AccessTokenClaims, FIRST_PARTY_CLIENT } from './tokens.ts'
 
 /** Whom a token is about, as stored now: a person with a live session, or a client. */
@@ -68,9 +69,10 @@ type Dependencies = {
   users: UsersRepository
   clients: ClientsInUse
   revoked: RevokedTokens
+  mfaRule: MfaRule
 }
 
-export function createAccessTokens({ keys, issuer, users, clients, revoked }: Dependencies) {
+export function createAccessTokens({ keys, issuer, users, clients, revoked, mfaRule }: Dependencies) {
   const verify = createVerifier({
     ...accessTokenChecks(issuer),
     key: async (token: { header: Header }) => await keyOfToken(keys)(token),
@@ -78,8 +80,11 @@ export function createAccessTokens({ keys, issuer, users, clients, revoked }: De
 
   async function personOf(claims: AccessTokenClaims, sessionId: string): Promise<TokenHolder> {
     if (!isUuid(sessionId) || !isUuid(claims.sub)) throw new AppError('invalid_token')
-    const holder = await users.findHolder(sessionId, claims.sub, claims.account_id)
+    const holder = await users.findHolder(sessionId, claims.sub, claims.account_id, mfaRule)
     if (!holder?.isActive || !holder.isAccountActive || holder.tokenVersion !== claims.ver)
+      throw new AppError('invalid_token')
+    // It was issued before a second factor came to be demanded; the next one gives nothing away.
+    if (holder.isMfaMissing && (claims.scope !== '' || claims.roles.length > 0))
       throw new AppError('invalid_token')
     return { type: 'user', holder, sessionId }
   }

@@ -1,11 +1,20 @@
 import { AppError } from '../errors.ts'
-import { effectiveScopes, GUEST, type HeldRole } from '../permissions.ts'
+import { effectiveScopes, GUEST, type HeldRole, isBuiltinPermission } from '../permissions.ts'
 
 /** A role as a token needs it. */
-export type RoleAtSignIn = HeldRole & { key: string; isPrimary: boolean; expiresAt: string | null }
+export type RoleAtSignIn = HeldRole & {
+  key: string
+  isPrimary: boolean
+  /** Whether whoever holds it must show two factors. */
+  isMfaRequired: boolean
+  expiresAt: string | null
+}
 
-/** Whoever a token is made for, as stored now. */
-export type Grantee = { mustChange: boolean; roles: RoleAtSignIn[] }
+/** Whoever a token is made for, as stored now. `isMfaMissing`: two factors are required, and one was shown. */
+export type Grantee = { mustChange: boolean; isMfaMissing: boolean; roles: RoleAtSignIn[] }
+
+/** Of whom two factors are required, whatever accounts and roles say. */
+export type MfaRule = 'none' | 'admins' | 'everyone'
 
 /** What a user may do in one account. */
 export type EffectivePermissions = {
@@ -25,7 +34,7 @@ export const scopesNamed = (scope: string | null | undefined): string[] => [
 
 /**
  * What a token for `accountId` will carry: all that is held there, or the part of it that is `wanted`, which may be
- * nothing. Nothing at all until a password set by somebody else has been changed.
+ * nothing. Nothing at all until a password set by somebody else has been changed, and a missing second factor shown.
  * @throws AppError scope_too_large
  */
 export function grant(
@@ -33,7 +42,7 @@ export function grant(
   accountId: string | null,
   wanted: readonly string[],
 ): EffectivePermissions {
-  if (grantee.mustChange) return { accountId, role: GUEST, roles: [], scopes: [] }
+  if (grantee.mustChange || grantee.isMfaMissing) return { accountId, role: GUEST, roles: [], scopes: [] }
   const held = effective(grantee.roles, accountId)
   const scopes = wanted.length === 0 ? held.scopes : held.scopes.filter((scope) => wanted.includes(scope))
   const bytes = Buffer.byteLength(scopes.join(' '))
@@ -44,6 +53,29 @@ export function grant(
   }
   return { ...held, scopes }
 }
+
+/** True of methods that are two factors, by the claim `amr` (RFC 8176 §2). */
+export const isMultiFactor = (amr: readonly string[]): boolean => amr.includes('mfa')
+
+/**
+ * Whether a token for the account takes two factors: because of the account, of one of the roles in the token, or of
+ * `rule`, for which an administrator is who holds a built-in permission.
+ */
+export function needsSecondFactor(
+  rule: MfaRule,
+  held: readonly RoleAtSignIn[],
+  account: { id: string | null; isMfaRequired: boolean },
+): boolean {
+  if (rule === 'everyone' || account.isMfaRequired) return true
+  return rolesIn(held, account.id).some((role) => isDemanding(rule, role))
+}
+
+const isDemanding = (rule: MfaRule, { isMfaRequired, permissions }: RoleAtSignIn): boolean =>
+  isMfaRequired || (rule === 'admins' && permissions.some(isBuiltinPermission))
+
+/** The same for any token that somebody could have, as far as their roles decide it. */
+export const needsSecondFactorSomewhere = (rule: MfaRule, held: readonly RoleAtSignIn[]): boolean =>
+  rule === 'everyone' || held.some((role) => isDemanding(rule, role))
 
 /** The seconds that a token may live: no longer than the first of the roles in it holds. */
 export function lifetimeOf(

@@ -19,6 +19,7 @@ const UNSUPPORTED_GRANT: OAuthError = {
 /** What the refusals of a sign-in are called in OAuth (RFC 6749 §5.2). */
 const NAMES: Partial<Record<ProblemCode, OAuthError>> = {
   invalid_credentials: INVALID_GRANT,
+  mfa_required: { status: 400, error: 'mfa_required', description: 'A second factor is required' },
   invalid_scope: { status: 400, error: 'invalid_scope', description: 'None of the requested scopes is held' },
   scope_too_large: { status: 400, error: 'invalid_scope', description: 'The scopes do not fit into a token' },
   too_many_requests: { status: 429, error: 'temporarily_unavailable', description: 'Too many attempts' },
@@ -42,7 +43,10 @@ export async function sendOAuthError(error: FastifyError, request: FastifyReques
   } = NAMES[problem.code] ?? (isForeignGrant(error) ? UNSUPPORTED_GRANT : invalidRequest(problem))
   setProblemHeaders(problem, reply)
   forbidCaching(reply)
-  return await reply.code(status).send({ error: name, error_description: description, detail: description })
+  const { extensions } = problem
+  return await reply
+    .code(status)
+    .send({ error: name, error_description: description, detail: description, ...extensions })
 }
 
 /** RFC 6749 §5.1: no answer of a token endpoint is kept by anybody. */

@@ -1,7 +1,9 @@
-import { randomBytes } from 'node:crypto'
+import { createHmac, randomBytes } from 'node:crypto'
 import argon2 from 'argon2'
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
+import type { Blocklist } from '../passwords/blocklist.ts'
+import { argon2Fault, readForeignHash } from '../passwords/foreign-hashes.ts'
 
 /**
  * Longest password in code points and in bytes of UTF-8: above NIST's 64 (SP 800-63B-4 §3.1.1.2), and a bound on
@@ -15,31 +17,59 @@ export type PasswordHasher = ReturnType<typeof createPasswordHasher>
 /** A place in the hashing pool, taken before any other work of a sign-in. It must be released. */
 export type HashTicket = { release(): void }
 
+/** What is known of whoever is to have a password. */
+export type OwnerTraits = {
+  /** What others know of the person: names, email. */
+  words?: readonly string[]
+  /** Whether the person never gets in without a second factor, so that a shorter password is enough. */
+  needsSecondFactor?: boolean
+}
+
 type Parameters = Pick<
   Config['passwords'],
   'minLength' | 'memoryKib' | 'timeCost' | 'parallelism' | 'concurrency' | 'queue'
->
+> & { minLengthWithMfa?: number; pepper?: string | undefined; previousPepper?: string | undefined }
+
+type Options = {
+  blocklist?: Blocklist
+  /** Hears of stored hashes that cannot be verified. */
+  warn?: (context: Record<string, unknown>, message: string) => void
+}
 
 /**
  * Hashes passwords with argon2id in a bounded pool: `concurrency` at a time, `queue` waiting; beyond that
  * everything is refused at once, so that a flood of sign-ins slows down nothing else.
- * Parameters: OWASP Password Storage Cheat Sheet, argon2id m=19456 t=2 p=1 or stronger.
+ * Parameters: OWASP Password Storage Cheat Sheet, argon2id m=19456 t=2 p=1 or stronger. With a pepper, it is the secret
+ * key of the hash (RFC 9106 §3.1; SP 800-63B-4 §3.1.1.2), and its name stands before the PHC string.
  */
-export function createPasswordHasher(parameters: Parameters) {
-  const { concurrency, queue, minLength } = parameters
+export function createPasswordHasher(parameters: Parameters, { blocklist, warn = () => {} }: Options = {}) {
+  const { concurrency, queue, minLength, minLengthWithMfa = minLength } = parameters
   const options = {
     type: argon2.argon2id,
     memoryCost: parameters.memoryKib,
     timeCost: parameters.timeCost,
     parallelism: parameters.parallelism,
   } as const
+  const pepper = parameters.pepper === undefined ? undefined : pepperOf(parameters.pepper)
+  const peppers = new Map(
+    [parameters.pepper, parameters.previousPepper].flatMap((text) => {
+      const one = text === undefined ? undefined : pepperOf(text)
+      return one ? [[one.id, one]] : []
+    }),
+  )
+  const keptForKnown = Math.ceil(queue / 2)
   let admitted = 0
   let running = 0
   const waiting: (() => void)[] = []
 
-  /** @throws AppError sign_in_busy when the pool and its queue are full */
-  function admit(): HashTicket {
-    if (admitted >= concurrency + queue) throw new AppError('sign_in_busy', { retryAfterSeconds: 1 })
+  /**
+   * A place in the pool or its queue.
+   * @param isKnown somebody who has been here before, and for whom places are kept when strangers fill all others
+   * @throws AppError sign_in_busy when it is full
+   */
+  function admit(isKnown = false): HashTicket {
+    if (admitted >= concurrency + queue + (isKnown ? keptForKnown : 0))
+      throw new AppError('sign_in_busy', { retryAfterSeconds: 1 })
     admitted++
     let isHeld = true
     return {
@@ -62,10 +92,31 @@ export function createPasswordHasher(parameters: Parameters) {
     }
   }
 
-  const hashNow = async (password: string): Promise<string> => await argon2.hash(prepare(password), options)
+  async function hashNow(password: string): Promise<string> {
+    const phc = await argon2.hash(prepare(password), { ...options, ...(pepper && { secret: pepper.secret }) })
+    return `${pepper?.id ?? ''}${phc}`
+  }
+
+  /** How to verify a stored hash; a sentence's end when there is no way to. */
+  function readStored(stored: string): ((password: string) => Promise<boolean>) | string {
+    const { pepperId, phc } = partsOf(stored)
+    if (phc === undefined) {
+      const foreign = readForeignHash(stored)
+      return typeof foreign === 'string' ? foreign : async (password) => await foreign.matches(password)
+    }
+    if (pepperId === undefined) return async (password) => await argon2.verify(phc, prepare(password))
+    const key = peppers.get(pepperId)
+    if (!key) return 'was made with another PASSWORD_PEPPER'
+    return async (password) => await argon2.verify(phc, prepare(password), { secret: key.secret })
+  }
+
   // Verified when there is no user, so that an unknown email costs what a known one does (ASVS 6.3.8).
   const decoy = randomBytes(16).toString('base64')
   let decoyHash: Promise<string> | undefined
+  const hashOfDecoy = async (): Promise<string> => {
+    decoyHash ??= run(async () => await hashNow(decoy))
+    return await decoyHash
+  }
 
   return {
     admit,
@@ -80,12 +131,22 @@ export function createPasswordHasher(parameters: Parameters) {
       }
     },
 
-    /** True when `password` is the one hashed. Without a hash, the same work and false. Needs a ticket. */
-    async verify(hash: string | undefined, password: string): Promise<boolean> {
-      decoyHash ??= run(async () => await hashNow(decoy))
-      const against = hash ?? (await decoyHash)
-      const matches = await run(async () => await argon2.verify(against, prepare(password)))
-      return matches && hash !== undefined
+    /**
+     * True when `password` is the one hashed, by us or by a program whose users were imported. Without a hash, or with
+     * one that cannot be verified, the same work and false. Needs a ticket.
+     * @param like where there is no hash, one whose cost is taken: that of somebody who could be meant
+     */
+    async verify(hash: string | undefined, password: string, like?: string): Promise<boolean> {
+      const stored = hash ?? like ?? (await hashOfDecoy())
+      const read = readStored(stored)
+      if (typeof read !== 'string') {
+        const matches = await run(async () => await read(password))
+        return matches && hash !== undefined
+      }
+      if (hash !== undefined) warn({ reason: read }, 'a stored password hash cannot be verified')
+      const instead = await hashOfDecoy()
+      await run(async () => await argon2.verify(partsOf(instead).phc ?? '', prepare(password)))
+      return false
     },
 
     /** A new password of 144 random bits or more, long enough for the rules. */
@@ -93,26 +154,56 @@ export function createPasswordHasher(parameters: Parameters) {
       return randomBytes(Math.max(18, Math.ceil((minLength * 3) / 4))).toString('base64url')
     },
 
-    /** True when the hash was made with other parameters than today's. */
+    /** True when the hash was made with other parameters than today's, with another pepper or by another program. */
     needsRehash(hash: string): boolean {
-      return argon2.needsRehash(hash, options)
-    },
-
-    /** Makes the decoy hash ahead, so that the first unknown email takes no longer than the next. */
-    async warmUp(): Promise<void> {
-      decoyHash ??= run(async () => await hashNow(decoy))
-      await decoyHash
+      const { pepperId, phc } = partsOf(hash)
+      return pepperId !== pepper?.id || !phc?.startsWith('$argon2id$') || argon2.needsRehash(phc, options)
     },
 
     /**
-     * @throws AppError validation_failed when the password is too short or too long, counted in code points after
-     * NFC (SP 800-63B-4 §3.1.1.2). No rules of composition.
+     * A hash of an import as it is stored, when it is one that can be verified within bounds.
+     * @returns the hash, or in `fault` the end of a sentence that says why it is not taken
      */
-    assertAcceptable(password: string, pointer = '/body/password'): void {
+    adopt(hash: string): { hash: string } | { fault: string } {
+      // Django writes the name of its hasher before argon2's.
+      const plain = hash.startsWith('argon2$') ? hash.slice('argon2'.length) : hash
+      const { phc } = partsOf(plain)
+      const read = readStored(plain)
+      const fault = typeof read === 'string' ? read : phc === undefined ? undefined : argon2Fault(phc)
+      return fault === undefined ? { hash: plain } : { fault }
+    },
+
+    /** The name of the pepper that new hashes are made with, and of all that hashes can be verified with. */
+    pepperIds: { current: pepper?.id, known: [...peppers.keys()] },
+
+    /** Makes the decoy hash ahead, so that the first unknown email takes no longer than the next. */
+    async warmUp(): Promise<void> {
+      await hashOfDecoy()
+    },
+
+    /**
+     * Checks a password that somebody chooses. Its length is counted in code points after NFC; there are no rules of
+     * composition (SP 800-63B-4 §3.1.1.2).
+     * @throws AppError validation_failed when it is too short or too long, password_blocklisted when it is one that
+     * attackers would try
+     */
+    assertAcceptable(
+      password: string,
+      pointer = '/body/password',
+      { words, needsSecondFactor = false }: OwnerTraits = {},
+    ): void {
+      const shortest = needsSecondFactor ? Math.min(minLength, minLengthWithMfa) : minLength
       const length = Array.from(prepare(password)).length
-      if (length < minLength) refuse(pointer, `must have at least ${minLength} characters`)
+      if (length < shortest) refuse(pointer, `must have at least ${shortest} characters`)
       if (length > MAX_CODE_POINTS) refuse(pointer, `must have at most ${MAX_CODE_POINTS} characters`)
       if (Buffer.byteLength(password) > MAX_BYTES) refuse(pointer, `must have at most ${MAX_BYTES} bytes`)
+      const fault = blocklist?.faultOf(password, words)
+      if (fault !== undefined) {
+        throw new AppError('password_blocklisted', {
+          detail: `The password ${fault}`,
+          errors: [{ pointer, detail: fault }],
+        })
+      }
     },
   }
 }
@@ -122,4 +213,19 @@ const prepare = (password: string): string => password.normalize('NFC')
 
 function refuse(pointer: string, detail: string): never {
   throw new AppError('validation_failed', { errors: [{ pointer, detail }] })
+}
+
+/** A pepper as a key, and a name for it that tells nothing of it. */
+function pepperOf(text: string): { id: string; secret: Buffer } {
+  const mac = createHmac('sha256', text).update('the name of a password pepper').digest('base64url')
+  return { id: mac.slice(0, PEPPER_ID_LENGTH), secret: Buffer.from(text) }
+}
+
+const PEPPER_ID_LENGTH = 8
+const ARGON2 = new RegExp(`^([A-Za-z0-9_-]{${PEPPER_ID_LENGTH}})?(\\$argon2.*)$`)
+
+/** An argon2 hash as it is stored: the name of its pepper, if it has one, and the PHC string. */
+function partsOf(stored: string): { pepperId?: string | undefined; phc?: string | undefined } {
+  const [, pepperId, phc] = ARGON2.exec(stored) ?? []
+  return { pepperId, phc }
 }

@@ -1,24 +1,48 @@
-import { and, eq, isNull, lt, or, sql } from 'drizzle-orm'
+import { and, eq, inArray, isNull, lt, or, type SQL, sql } from 'drizzle-orm'
 import type { AuditEntry } from '../audit/repository.ts'
-import { type Database, DEFAULT_ENVIRONMENT } from '../db/client.ts'
+import { type Database, DEFAULT_ENVIRONMENT, type Executor } from '../db/client.ts'
+import { prune } from '../db/prune.ts'
 import { accountMembers, accounts, loginAttempts, userCredentials, users } from '../db/schema.ts'
 import type { RoleAtSignIn } from './grants.ts'
 
-/** What an attempt is counted under, each with its own limit. */
-export type AttemptKeys = Record<'both' | 'email' | 'address', { keyHash: string; limit: number }>
+/**
+ * What an attempt is counted under, each with its own limit: the email from one address, the email, the address. From
+ * a known device, `near` is the device, and there is no address.
+ */
+export type AttemptKeys = {
+  near: AttemptKey & { kind: 'email_and_address' | 'device' }
+  email: AttemptKey
+  address: AttemptKey | undefined
+}
+type AttemptKey = { keyHash: string; limit: number }
+
+/** What becomes of an attempt: the seconds to wait, 0 when it is admitted, or that no password counts any more. */
+export type Admission = { waitSeconds: number; isStopped: boolean }
 
 /** Everything that a sign-in needs of a person, in one row. */
 export type SignInRow = {
   id: string
+  /** Normalised. */
+  email: string | null
   isActive: boolean
   accountId: string | null
   isAccountActive: boolean
+  /** Whether the home account demands two factors. */
+  isAccountMfaRequired: boolean
   tokenVersion: number
   passwordHash: string | null
   credentialsChangedAt: Date | null
   mustChange: boolean
+  emailVerifiedAt: Date | null
   roles: RoleAtSignIn[]
+  /** What is enrolled, and can be shown in the second step of a sign-in. */
+  secondFactors: SecondFactor[]
 }
+
+export type SecondFactor = 'totp' | 'passkey' | 'recovery_code'
+
+/** An account that a token is to be for; none has the id null. */
+export type ChosenAccount = { id: string | null; isMfaRequired: boolean }
 
 export type NewSession = {
   id: string
@@ -29,6 +53,8 @@ export type NewSession = {
   address: string | null
   /** What was asked for; null: all that is held. */
   scope: string | null
+  /** How its user was authenticated. */
+  amr: readonly string[]
   refreshHash: string
   idleSeconds: number
   maxSeconds: number
@@ -41,29 +67,31 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
 
   const signInColumns = {
     id: users.id,
+    email: users.emailNormalized,
     isActive: users.isActive,
     accountId: users.accountId,
     isAccountActive: sql<boolean>`coalesce(${accounts.isActive} and ${accounts.deletedAt} is null, true)`,
+    isAccountMfaRequired: sql<boolean>`coalesce(${accounts.isMfaRequired}, false)`,
     tokenVersion: users.tokenVersion,
     passwordHash: userCredentials.passwordHash,
     credentialsChangedAt: userCredentials.credentialsChangedAt,
+    emailVerifiedAt: userCredentials.emailVerifiedAt,
     mustChange: sql<boolean>`coalesce(${userCredentials.mustChange}, false)`,
     roles: heldRoles,
+    secondFactors: sql<SecondFactor[]>`${sql.raw(SECOND_FACTORS)}`,
   }
 
-  const byEmail = db
-    .select(signInColumns)
-    .from(users)
-    .leftJoin(userCredentials, eq(userCredentials.userId, users.id))
-    .leftJoin(accounts, eq(accounts.id, users.accountId))
-    .where(
-      and(
-        eq(users.environmentId, environmentId),
-        eq(users.emailNormalized, sql.placeholder('email')),
-        isNull(users.deletedAt),
-      ),
-    )
-    .prepare(prepare ? 'user_for_sign_in' : '')
+  const selectForSignIn = (condition: SQL) =>
+    db
+      .select(signInColumns)
+      .from(users)
+      .leftJoin(userCredentials, eq(userCredentials.userId, users.id))
+      .leftJoin(accounts, eq(accounts.id, users.accountId))
+      .where(and(eq(users.environmentId, environmentId), condition, isNull(users.deletedAt)))
+
+  const byEmail = selectForSignIn(eq(users.emailNormalized, sql.placeholder('email'))).prepare(
+    prepare ? 'user_for_sign_in' : '',
+  )
 
   const named = (name: string): { name?: string } => (prepare ? { name } : {})
 
@@ -74,10 +102,18 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
       return row
     },
 
+    async findForSignInById(id: string): Promise<SignInRow | undefined> {
+      const [row] = await selectForSignIn(eq(users.id, id))
+      return row
+    },
+
     /** An active account that the user is an active member of, by its key or id. */
-    async findMembership(userId: string, keyOrId: string): Promise<string | undefined> {
+    async findMembership(
+      userId: string,
+      keyOrId: string,
+    ): Promise<(ChosenAccount & { id: string }) | undefined> {
       const [row] = await db
-        .select({ id: accounts.id })
+        .select({ id: accounts.id, isMfaRequired: accounts.isMfaRequired })
         .from(accounts)
         .innerJoin(
           accountMembers,
@@ -95,31 +131,67 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
             isNull(accounts.deletedAt),
           ),
         )
-      return row?.id
+      return row
     },
 
     /** The roles that a user holds, as a token would carry them. */
-    async findRolesAtSignIn(userId: string): Promise<RoleAtSignIn[]> {
-      const [row] = await db.select({ roles: heldRoles }).from(users).where(eq(users.id, userId))
+    async findRolesAtSignIn(userId: string, ex: Executor = db): Promise<RoleAtSignIn[]> {
+      const [row] = await ex.select({ roles: heldRoles }).from(users).where(eq(users.id, userId))
       return row?.roles ?? []
     },
 
     /**
-     * Counts one attempt under each key, unless a wait lasts for one of them. Returns the seconds to wait, 0 when
-     * the attempt is admitted. One statement; concurrent attempts queue on the rows and see each other's counts.
+     * Counts one attempt under each key, unless a wait lasts for one of them or the email is stopped. One statement;
+     * concurrent attempts queue on the rows and see each other's counts.
+     * @param identifier what the keys were made from; a stop ends with a new password of the person whose email it is
+     * @param stopAfter failures in a row that stop an email; null: none do
      */
-    async countAttempt({ both, email, address }: AttemptKeys, backoffSeconds: number): Promise<number> {
-      const { rows } = await pool.query<{ wait: number | null }>({
+    async countAttempt(
+      { near, email, address }: AttemptKeys,
+      identifier: string,
+      backoffSeconds: number,
+      stopAfter: number | null,
+    ): Promise<Admission> {
+      const { rows } = await pool.query<{ wait: number | null; is_stopped: boolean | null }>({
         ...named('count_sign_in_attempt'),
         text: COUNT_ATTEMPT,
-        values: [...[both, email, address].flatMap(({ keyHash, limit }) => [keyHash, limit]), backoffSeconds],
+        values: [
+          ...[near, email, address].flatMap((key) => [key?.keyHash ?? null, key?.limit ?? null]),
+          ...[backoffSeconds, stopAfter, environmentId, identifier],
+        ],
       })
-      return rows[0]?.wait ?? 0
+      return { waitSeconds: rows[0]?.wait ?? 0, isStopped: rows[0]?.is_stopped ?? false }
+    },
+
+    /**
+     * Counts one attempt from a known device, for the device and for the email. Waits and stops of the email do not
+     * hold it up; false when the device itself has failed too often.
+     */
+    async countDeviceAttempt({ near, email }: AttemptKeys): Promise<boolean> {
+      const { rows } = await pool.query({
+        ...named('count_device_attempt'),
+        text: COUNT_DEVICE_ATTEMPT,
+        values: [near.keyHash, near.limit, email.keyHash],
+      })
+      return rows.length > 0
     },
 
     /** Takes an attempt back: the email's counters begin anew, the address's loses the one. */
-    async forgiveAttempt({ both, email, address }: AttemptKeys): Promise<void> {
-      await pool.query(`with ${FORGIVE} select 1`, [both.keyHash, email.keyHash, address.keyHash])
+    async forgiveAttempt({ near, email, address }: AttemptKeys): Promise<void> {
+      await pool.query(`with ${FORGIVE} select 1`, [near.keyHash, email.keyHash, address?.keyHash ?? null])
+    },
+
+    /**
+     * A row of credentials for somebody who signs in without a password, by which changes of them are known. Returns
+     * when they last changed.
+     */
+    async ensureCredentials(userId: string): Promise<Date | undefined> {
+      const [row] = await db
+        .insert(userCredentials)
+        .values({ userId, environmentId })
+        .onConflictDoUpdate({ target: userCredentials.userId, set: { userId } })
+        .returning({ changedAt: userCredentials.credentialsChangedAt })
+      return row?.changedAt
     },
 
     /**
@@ -128,7 +200,7 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
      * one in force, or its owner no longer active: a session that began beside the change would outlive it
      */
     async startSession(
-      keys: AttemptKeys,
+      keys: AttemptKeys | undefined,
       session: NewSession,
       credentialsChangedAt: Date | null,
       entry: AuditEntry,
@@ -137,7 +209,7 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
         ...named('start_session'),
         text: START_SESSION,
         values: [
-          ...[keys.both.keyHash, keys.email.keyHash, keys.address.keyHash, environmentId],
+          ...[keys?.near.keyHash, keys?.email.keyHash, keys?.address?.keyHash, environmentId],
           ...[
             session.id,
             session.userId,
@@ -149,13 +221,13 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
           ...[session.scope, session.refreshHash, session.idleSeconds, session.maxSeconds],
           ...[entry.id, entry.action, entry.actorType, entry.actorId, entry.accountId],
           ...[entry.requestId, entry.details, entry.personalCommitment, entry.salt, entry.personal],
-          credentialsChangedAt,
+          ...[credentialsChangedAt, session.amr],
         ],
       })
       return rows[0]?.token_version
     },
 
-    /** Removes the counters of an email, alone and together with any address. */
+    /** Removes the counters of an email, alone and together with any address or device. */
     async forgiveEmail(emailHash: string): Promise<void> {
       await db
         .delete(loginAttempts)
@@ -163,41 +235,60 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
           or(
             and(eq(loginAttempts.kind, 'email'), eq(loginAttempts.keyHash, emailHash)),
             and(
-              eq(loginAttempts.kind, 'email_and_address'),
+              inArray(loginAttempts.kind, ['email_and_address', 'device']),
               sql`starts_with(${loginAttempts.keyHash}, ${`${emailHash}.`})`,
             ),
           ),
         )
     },
 
-    /** Counts within the hour; returns the seconds to wait, 0 when the registration is admitted. */
-    async countRegistration(keyHash: string, limit: number): Promise<number> {
+    /** Counts within a window that begins with the first; returns the seconds to wait, 0 up to the limit. */
+    async countWithin(kind: string, keyHash: string, limit: number, windowSeconds: number): Promise<number> {
       const { rows } = await db.execute<{ wait: number }>(sql`
         insert into login_attempts as a (kind, key_hash, failures, blocked_until)
-        values ('registration', ${keyHash}, 1, now() + interval '1 hour')
+        values (${kind}, ${keyHash}, 1, now() + ${windowSeconds}::int * interval '1 second')
         on conflict (kind, key_hash) do update set
           failures = case when a.blocked_until > now() then a.failures + 1 else 1 end,
-          blocked_until = case when a.blocked_until > now() then a.blocked_until else now() + interval '1 hour' end,
+          blocked_until = case when a.blocked_until > now() then a.blocked_until else excluded.blocked_until end,
           last_attempt_at = now()
         returning case when failures > ${limit}::int
           then ceil(extract(epoch from blocked_until - now()))::int else 0 end as wait`)
       return rows[0]?.wait ?? 0
     },
 
+    /** Begins a count within a window anew. */
+    async forgetCount(kind: string, keyHash: string): Promise<void> {
+      await db
+        .delete(loginAttempts)
+        .where(and(eq(loginAttempts.kind, kind), eq(loginAttempts.keyHash, keyHash)))
+    },
+
     /** Removes counters that decide nothing any more. Returns how many rows went. */
     async prune(): Promise<number> {
-      const attempts = await db
-        .delete(loginAttempts)
-        .where(lt(loginAttempts.lastAttemptAt, sql`now() - interval '24 hours'`))
-      return attempts.rowCount ?? 0
+      const { lastAttemptAt, kind, consecutive, blockedUntil } = loginAttempts
+      return await prune(
+        db,
+        loginAttempts,
+        and(
+          lt(lastAttemptAt, sql`now() - interval '24 hours'`),
+          sql`coalesce(${blockedUntil} < now(), true)`,
+          sql`case ${kind}
+            when 'email' then ${consecutive} < ${MAX_CONSECUTIVE_FAILURES} and ${lastAttemptAt} < now() - interval '90 days'
+            when 'device' then ${lastAttemptAt} < now() - interval '400 days'
+            else true end`,
+        ),
+      )
     },
   }
 }
 
+/** Failures in a row after which a password is taken from known devices only (SP 800-63B-4 §3.2.2). */
+export const MAX_CONSECUTIVE_FAILURES = 100
+
 /** The roles of the row of `users` as `RoleAtSignIn[]`. Names are written out, for statements of any kind around it. */
 export const HELD_ROLES = `coalesce((
     select json_agg(json_build_object('key', roles.key, 'accountId', role_assignments.account_id,
-      'isPrimary', role_assignments.is_primary, 'expiresAt', role_assignments.expires_at, 'permissions', coalesce((
+      'isPrimary', role_assignments.is_primary, 'isMfaRequired', roles.is_mfa_required, 'expiresAt', role_assignments.expires_at, 'permissions', coalesce((
         select json_agg(resources.key || ':' || actions.key)
         from role_permissions
         join actions on actions.id = role_permissions.action_id
@@ -209,6 +300,14 @@ export const HELD_ROLES = `coalesce((
     where role_assignments.user_id = users.id and role_assignments.resource_instance_id is null
       and coalesce(role_assignments.expires_at > now(), true)), '[]')`
 
+/** The second factors of the row of `users`, as `SecondFactor[]`. */
+const SECOND_FACTORS = `array_remove(array[
+    case when exists (select from totp_factors f where f.user_id = users.id and f.confirmed_at is not null)
+      then 'totp' end,
+    case when exists (select from passkeys p where p.user_id = users.id) then 'passkey' end,
+    case when exists (select from recovery_codes c where c.user_id = users.id and c.used_at is null)
+      then 'recovery_code' end], null)`
+
 // The statements of every sign-in are written out and prepared by name: planning them anew costs more than they do.
 
 /** An address is shared by many people, whose slips must not add up for ever: its count begins anew each hour. */
@@ -216,42 +315,76 @@ const IS_FORGOTTEN = `(a.last_attempt_at < now() - interval '24 hours'
   or a.kind = 'address' and a.counted_since < now() - interval '1 hour')`
 const NEXT_FAILURES = `(case when ${IS_FORGOTTEN} then 1 else a.failures + 1 end)`
 
+/**
+ * The failures were of a password that has not been replaced since. Asked after the limit only, and then of
+ * unknown emails too.
+ */
+const IS_STOPPED = `(a.kind = 'email' and a.consecutive >= $8::int and not exists (
+  select from users join user_credentials c on c.user_id = users.id
+  where users.environment_id = $9::uuid and users.email_normalized = $10::text and users.deleted_at is null
+    and c.credentials_changed_at > a.last_attempt_at))`
+const IS_HELD_UP = `(coalesce(a.blocked_until > now(), false) or coalesce(${IS_STOPPED}, false))`
+
 /** The first wait begins with the failure that reaches the limit; each further one doubles it, up to an hour. */
 const blockedUntil = (failures: string, limit: string): string => `case when ${failures} < ${limit} then null
   else now() + least($7::int * power(2, least(${failures} - ${limit}, 16)), 3600) * interval '1 second' end`
 
+// Nothing but a new password lets an attempt through after a stop: the count is of that one from then on.
 const COUNT_ATTEMPT = `
   with given (kind, key_hash, max_failures) as (
     values ('email_and_address', $1::text, $2::int), ('email', $3, $4), ('address', $5, $6)),
   waits as (
-    select max(a.blocked_until) as until from login_attempts a join given using (kind, key_hash)
-    where a.blocked_until > now()),
+    select max(a.blocked_until) filter (where a.blocked_until > now()) as until,
+      coalesce(bool_or(${IS_STOPPED}), false) as is_stopped
+    from login_attempts a join given using (kind, key_hash)),
   counted as (
-    insert into login_attempts as a (kind, key_hash, failures, blocked_until)
-    select kind, key_hash, 1, ${blockedUntil('1', 'max_failures')} from given where (select until from waits) is null
+    insert into login_attempts as a (kind, key_hash, failures, consecutive, blocked_until)
+    select kind, key_hash, 1, 1, ${blockedUntil('1', 'max_failures')} from given
+    where (select until is null and not is_stopped from waits)
     on conflict (kind, key_hash) do update set
-      failures = case when a.blocked_until > now() then a.failures else ${NEXT_FAILURES} end,
-      blocked_until = case when a.blocked_until > now() then a.blocked_until else ${blockedUntil(
+      failures = case when ${IS_HELD_UP} then a.failures else ${NEXT_FAILURES} end,
+      consecutive = case when ${IS_HELD_UP} then a.consecutive when a.consecutive >= $8 then 1 else a.consecutive + 1 end,
+      blocked_until = case when ${IS_HELD_UP} then a.blocked_until else ${blockedUntil(
         NEXT_FAILURES,
         `(case a.kind when 'email_and_address' then $2 when 'email' then $4 else $6 end)`,
       )} end,
-      is_admitted = not coalesce(a.blocked_until > now(), false),
+      is_admitted = not ${IS_HELD_UP},
       counted_since = case when ${IS_FORGOTTEN} then now() else a.counted_since end,
-      last_attempt_at = case when a.blocked_until > now() then a.last_attempt_at else now() end
-    returning is_admitted, blocked_until)
+      last_attempt_at = case when ${IS_HELD_UP} then a.last_attempt_at else now() end
+    returning kind, is_admitted, blocked_until)
   select ceil(extract(epoch from greatest(
-    (select until from waits),
-    (select max(blocked_until) from counted where not is_admitted)) - now()))::int as wait`
+      (select until from waits),
+      (select max(blocked_until) from counted where not is_admitted)) - now()))::int as wait,
+    (select is_stopped from waits)
+      or exists (select from counted where not is_admitted and coalesce(blocked_until <= now(), true)) as is_stopped`
 
-// The rows are locked first, in the order in which COUNT_ATTEMPT writes them: the two never wait in a ring.
+// The email is written first, as everywhere: the two never wait in a ring. A stop stays a stop.
+const COUNT_DEVICE_ATTEMPT = `
+  with device as materialized (
+    select coalesce((select failures from login_attempts where kind = 'device' and key_hash = $1), 0) < $2::int
+      as is_known),
+  email as (
+    insert into login_attempts as a (kind, key_hash, failures, consecutive)
+    select 'email', $3, 0, 1 from device where is_known
+    on conflict (kind, key_hash) do update set consecutive = a.consecutive + 1
+    returning kind)
+  insert into login_attempts as a (kind, key_hash, failures)
+  select 'device', $1::text, 1 from email
+  on conflict (kind, key_hash) do update set failures = a.failures + 1, last_attempt_at = now()
+    where a.failures < $2
+  returning failures`
+
+// The rows are locked first, in the order in which they are counted: the two never wait in a ring.
 const FORGIVE = `
   held as (
     select kind from login_attempts
-    where (kind, key_hash) in (('email_and_address', $1::text), ('email', $2::text), ('address', $3::text))
+    where (kind, key_hash) in (
+      ('email_and_address', $1::text), ('email', $2::text), ('device', $1), ('address', $3::text))
     order by kind desc for update),
   gone as (
     delete from login_attempts
-    where (kind = 'email_and_address' and key_hash = $1 or kind = 'email' and key_hash = $2)
+    where (kind in ('email_and_address', 'device') and key_hash = $1
+        or kind = 'email' and key_hash = $2 and consecutive < ${MAX_CONSECUTIVE_FAILURES})
       and (select count(*) from held) > 0),
   eased as (
     update login_attempts set failures = greatest(failures - 1, 0), blocked_until = null
@@ -265,9 +398,9 @@ const START_SESSION = `
     for share),
   begun as (
     insert into sessions (environment_id, id, user_id, account_id, client_id, user_agent, address, scope, refresh_hash,
-      idle_expires_at, expires_at)
+      idle_expires_at, expires_at, amr)
     select $4, $5::uuid, id, $7::uuid, $8, $9, $10, $11, $12,
-      now() + $13::int * interval '1 second', now() + $14::int * interval '1 second'
+      now() + $13::int * interval '1 second', now() + $14::int * interval '1 second', $26::text[]
     from permitted
     returning user_id),
   event as (

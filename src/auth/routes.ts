@@ -1,10 +1,10 @@
 import formbody from '@fastify/formbody'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
+import { mfaRequired } from '../factors/schemas.ts'
 import { callerOf, personOf } from '../http/authenticate.ts'
-import { createRefreshCookie } from '../http/refresh-cookie.ts'
 import { NoContent, problem, ref } from '../http/schemas.ts'
+import { createSignInAnswers } from '../http/signed-in.ts'
 import type { Services } from '../services.ts'
 import { presentUser, UserSchema } from '../users/schemas.ts'
 import { forbidCaching, sendOAuthError } from './oauth-errors.ts'
@@ -14,7 +14,6 @@ import {
   LoginBody,
   OAuthErrorSchema,
   PasswordGrantForm,
-  presentToken,
   TokenSchema,
 } from './schemas.ts'
 
@@ -22,7 +21,7 @@ type Dependencies = Pick<Services, 'auth' | 'config' | 'issuer'>
 
 /** Sign-in and passwords. */
 export function authRoutes({ auth, config, issuer }: Dependencies): FastifyPluginAsyncTypebox {
-  const cookie = createRefreshCookie({ publicUrl: issuer, corsOrigins: config.http.corsOrigins })
+  const signIns = createSignInAnswers({ publicUrl: issuer, corsOrigins: config.http.corsOrigins })
   return async (app) => {
     await app.register(async (form: Parameters<FastifyPluginAsyncTypebox>[0]) => {
       // This endpoint takes forms only, and answers as OAuth does.
@@ -52,11 +51,12 @@ export function authRoutes({ auth, config, issuer }: Dependencies): FastifyPlugi
           },
         },
         async (request, reply) => {
-          const { username, password, scope, account } = request.body
+          const { username, password, scope, account, device_token: deviceToken } = request.body
           forbidCaching(reply)
-          return presentToken(
+          return signIns.answer(
+            reply,
             await auth.signIn({
-              ...client(request),
+              ...signIns.originOf(request, deviceToken || undefined),
               email: username,
               password,
               scope,
@@ -80,19 +80,20 @@ export function authRoutes({ auth, config, issuer }: Dependencies): FastifyPlugi
             200: ref(TokenSchema),
             400: problem('No such scope, or too many'),
             401: problem('Refused: one answer for every reason'),
-            403: problem('A cookie was asked for from a page of another site'),
+            403: mfaRequired(
+              'The password is right and a second factor is required, or a cookie was asked for from a page of another site',
+            ),
             429: problem('Too many attempts; Retry-After says when'),
           },
         },
       },
       async (request, reply) => {
-        const { email, password, scope, account, use_cookie } = request.body
+        const { email, password, scope, account, use_cookie, device_token: deviceToken } = request.body
         forbidCaching(reply)
-        if (use_cookie) cookie.assertFromOwnPage(request)
-        const signedIn = await auth.signIn({ ...client(request), email, password, scope, account })
-        if (!use_cookie) return presentToken(signedIn)
-        cookie.set(reply, signedIn.refreshToken, signedIn.refreshExpiresInSeconds)
-        return presentToken({ ...signedIn, refreshToken: undefined })
+        if (use_cookie) signIns.assertFromOwnPage(request)
+        const origin = signIns.originOf(request, deviceToken)
+        const signedIn = await auth.signIn({ ...origin, email, password, scope, account })
+        return signIns.answer(reply, signedIn, use_cookie)
       },
     )
 
@@ -132,7 +133,11 @@ export function authRoutes({ auth, config, issuer }: Dependencies): FastifyPlugi
     app.post(
       '/auth/change-password',
       {
-        config: { access: 'signed-in', isOpenBeforePasswordChange: true, ignoresEnvironment: true },
+        config: {
+          access: 'signed-in',
+          isOpenBefore: ['password_change', 'second_factor'],
+          ignoresEnvironment: true,
+        },
         schema: {
           operationId: 'changePassword',
           tags: ['Auth'],
@@ -154,9 +159,3 @@ export function authRoutes({ auth, config, issuer }: Dependencies): FastifyPlugi
     )
   }
 }
-
-const client = (request: FastifyRequest) => ({
-  requestId: request.id,
-  address: request.ip,
-  userAgent: request.headers['user-agent'],
-})

@@ -4,6 +4,12 @@ import { Password } from '../http/schemas.ts'
 /** A text as the form sends it: absent when it has no value (RFC 6749 §3.2). */
 const Parameter = Type.String({ maxLength: 4096 })
 
+/** What another sign-in on the device was answered. One that is not genuine counts for nothing. */
+const DeviceToken = Type.String({
+  maxLength: 128,
+  description: '`device_token` of the last sign-in on this device, unless it is in the cookie',
+})
+
 /** RFC 6749 §4.3.2; parameters that we do not know are ignored (§3.2). */
 export const PasswordGrantForm = Type.Object(
   {
@@ -19,6 +25,7 @@ export const PasswordGrantForm = Type.Object(
     account: Type.Optional(
       Type.String({ maxLength: 128, description: 'Key or id of the account; default: the home account' }),
     ),
+    device_token: Type.Optional(DeviceToken),
     client_id: Type.Optional(Parameter),
     client_secret: Type.Optional(Parameter),
   },
@@ -43,6 +50,7 @@ export const LoginBody = Type.Object(
         description: 'Key or id of the account that the token is for; default: the home account',
       }),
     ),
+    device_token: Type.Optional(DeviceToken),
     use_cookie: Type.Optional(
       Type.Boolean({
         description:
@@ -65,6 +73,13 @@ export const TokenSchema = Type.Object(
         examples: ['0192f4d1-7d0e-7c3a-9d2b-3f6a5c1e8b40.Yx0…'],
       }),
     ),
+    device_token: Type.Optional(
+      Type.String({
+        description:
+          'To be sent with the next sign-in on this device, which strangers cannot hold up then; of sign-ins only, and absent when it is in the cookie',
+        examples: ['n0pG3yqkq1l2VdM5m8Q0Cw.tb3k2d.5u0G…'],
+      }),
+    ),
     scope: Type.String({ examples: ['post:read post:write'] }),
   },
   { $id: 'Token', title: 'An access token' },
@@ -74,6 +89,7 @@ type Tokens = {
   accessToken: string
   expiresInSeconds: number
   refreshToken: string | undefined
+  deviceToken?: string | undefined
   scope: string
 }
 
@@ -82,6 +98,7 @@ export const presentToken = (tokens: Tokens): Static<typeof TokenSchema> => ({
   token_type: 'bearer',
   expires_in: tokens.expiresInSeconds,
   ...(tokens.refreshToken !== undefined && { refresh_token: tokens.refreshToken }),
+  ...(tokens.deviceToken !== undefined && { device_token: tokens.deviceToken }),
   scope: tokens.scope,
 })
 
@@ -91,6 +108,15 @@ export const OAuthErrorSchema = Type.Object(
     error: Type.String({ examples: ['invalid_grant'] }),
     error_description: Type.String({ examples: ['Incorrect email or password'] }),
     detail: Type.String({ examples: ['Incorrect email or password'] }),
+    mfa_token: Type.Optional(
+      Type.String({ description: 'With `mfa_required`: for POST /api/v1/auth/mfa/verify' }),
+    ),
+    methods: Type.Optional(
+      Type.Array(Type.String({ enum: ['totp', 'passkey', 'recovery_code'] }), {
+        description: 'With `mfa_required`: what is enrolled',
+      }),
+    ),
+    expires_in: Type.Optional(Type.Integer({ description: 'With `mfa_required`: seconds' })),
   },
   { $id: 'OAuthError', title: 'OAuth error' },
 )

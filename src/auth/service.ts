@@ -1,48 +1,31 @@
 import type { AuditEvent } from '../audit/events.ts'
-import { type AuditRepository, entryOf } from '../audit/repository.ts'
+import type { AuditRepository } from '../audit/repository.ts'
 import { normalizeEmail } from '../case-folding.ts'
 import type { Clock } from '../clock.ts'
 import { type Database, transact } from '../db/client.ts'
 import { AppError, fail } from '../errors.ts'
-import { type Caller, sessionHolder, type UserPrincipal } from '../principal.ts'
-import type { SessionsService } from '../sessions/service.ts'
+import type { Decoys } from '../passwords/decoys.ts'
+import type { Caller, UserPrincipal } from '../principal.ts'
 import type { UsersRepository } from '../users/repository.ts'
 import type { UsersService } from '../users/service.ts'
-import { type EffectivePermissions, effective, grant, scopesNamed } from './grants.ts'
+import { type EffectivePermissions, effective } from './grants.ts'
+import { ownPassword } from './locks.ts'
 import type { HashTicket, PasswordHasher } from './passwords.ts'
 import type { AuthRepository, SignInRow } from './repository.ts'
-import type { Attempt, Throttle } from './throttle.ts'
-import { FIRST_PARTY_CLIENT } from './tokens.ts'
+import type { SignedIn, SignInCompletion, SignInContext, SignInOutcome } from './sign-in.ts'
+import type { Throttle } from './throttle.ts'
 
-export type SignIn = {
-  email: string
-  password: string
-  /** Space-separated; narrows the token, never widens it. */
-  scope?: string | undefined
-  /** Key or id of the account that the token is for; default: the home account. */
-  account?: string | undefined
-  requestId: string
-  address: string
-  userAgent: string | undefined
-}
+export type SignIn = SignInContext & { email: string; password: string }
 
-export type SignedIn = {
-  accessToken: string
-  expiresInSeconds: number
-  scope: string
-  refreshToken: string
-  /** Until the session ends if it is not refreshed. */
-  refreshExpiresInSeconds: number
-}
-
-export type SignInOutcome = 'success' | 'refused' | 'throttled' | 'busy' | 'error'
+export type AuthService = ReturnType<typeof createAuthService>
 
 type Dependencies = {
   database: Database
   attempts: AuthRepository
   throttle: Throttle
   passwords: PasswordHasher
-  sessions: SessionsService
+  decoys: Decoys
+  signIn: SignInCompletion
   users: UsersRepository
   usersService: UsersService
   audit: AuditRepository
@@ -51,36 +34,36 @@ type Dependencies = {
 }
 
 export function createAuthService(dependencies: Dependencies) {
-  const { database, attempts, throttle, passwords, sessions, users, usersService, audit, clock, onSignIn } =
-    dependencies
+  const {
+    database,
+    attempts,
+    throttle,
+    passwords,
+    decoys,
+    signIn,
+    users,
+    usersService,
+    audit,
+    clock,
+    onSignIn,
+  } = dependencies
   const { db } = database
 
-  async function signIn(input: SignIn): Promise<SignedIn> {
+  async function signInByPassword(input: SignIn): Promise<SignedIn> {
     const email = normalizeEmail(input.email)
     // The order is fixed: a place in the pool, the throttle, the look-up, the hash. Nothing that a stranger can
     // tell apart depends on whether the person exists.
-    const ticket = passwords.admit()
+    const ticket = passwords.admit(throttle.isKnownDevice(email, input.deviceToken))
     try {
-      return await throttle.attempt(email, input.address, async (attempt) => {
-        const person = await verifyPerson(email, input.password, ticket)
-        const accountId = await chooseAccount(person, input.account)
-        const granted = await grantOrForgive(person, accountId, input.scope, attempt)
-        const begun = await startSession(person, accountId, input, attempt)
-        // Hashing takes its time: what changed meanwhile is read again, what changes from now on ends the token.
-        const hasChanged = begun.tokenVersion !== person.tokenVersion
-        const holder = hasChanged ? ((await attempts.findForSignIn(email)) ?? person) : person
-        const access = await sessions.issueAccessToken({
-          userId: holder.id,
-          sessionId: begun.session.id,
-          clientId: FIRST_PARTY_CLIENT,
-          tokenVersion: holder.tokenVersion,
-          granted: hasChanged ? grant(holder, accountId, scopesNamed(input.scope)) : granted,
-          roles: holder.roles,
-          secondsLeft: begun.session.maxSeconds,
-        })
-        const { refreshToken, refreshExpiresInSeconds } = begun
-        return { ...access, refreshToken, refreshExpiresInSeconds }
-      })
+      return await throttle.attempt(
+        email,
+        input.address,
+        async (attempt) => {
+          const person = await verifyPerson(email, input.password, ticket)
+          return await signIn.complete(person, ['pwd'], input, attempt)
+        },
+        input.deviceToken,
+      )
     } finally {
       ticket.release()
     }
@@ -89,74 +72,13 @@ export function createAuthService(dependencies: Dependencies) {
   /** The person, if the password is right and they may sign in. A hash of old parameters is made anew. */
   async function verifyPerson(email: string, password: string, ticket: HashTicket): Promise<SignInRow> {
     const person = await attempts.findForSignIn(email)
-    const isRight = await passwords.verify(person?.passwordHash ?? undefined, password)
+    const decoy = await decoys.hashFor(email)
+    const isRight = await passwords.verify(person?.passwordHash ?? undefined, password, decoy)
     if (!person?.isActive || !isRight) throw new AppError('invalid_credentials')
     if (person.passwordHash && passwords.needsRehash(person.passwordHash)) {
       await users.rehash(person.id, person.passwordHash, await passwords.hash(password, ticket))
     }
     return person
-  }
-
-  /** An active account that the person belongs to; by default the home account, null for none. */
-  async function chooseAccount(person: SignInRow, account: string | undefined): Promise<string | null> {
-    if (account !== undefined) {
-      return (await attempts.findMembership(person.id, account)) ?? fail('invalid_credentials')
-    }
-    if (!person.isAccountActive) throw new AppError('invalid_credentials')
-    return person.accountId
-  }
-
-  /** What the token will carry. The password was right, so a refusal of the scopes is no failure to count. */
-  async function grantOrForgive(
-    person: SignInRow,
-    accountId: string | null,
-    scope: string | undefined,
-    attempt: Attempt,
-  ): Promise<EffectivePermissions> {
-    try {
-      const wanted = scopesNamed(scope)
-      const granted = grant(person, accountId, wanted)
-      if (wanted.length > 0 && granted.scopes.length === 0 && !person.mustChange)
-        throw new AppError('invalid_scope')
-      return granted
-    } catch (error) {
-      await attempt.succeed()
-      throw error
-    }
-  }
-
-  /** Begins a session and takes the attempt back. @throws AppError invalid_credentials when they changed meanwhile */
-  async function startSession(
-    person: SignInRow,
-    accountId: string | null,
-    input: SignIn,
-    attempt: Attempt,
-  ): Promise<ReturnType<SessionsService['begin']> & { tokenVersion: number }> {
-    const { scope, userAgent, address, requestId } = input
-    const begun = sessions.begin({
-      userId: person.id,
-      accountId,
-      clientId: FIRST_PARTY_CLIENT,
-      scope,
-      userAgent,
-      address,
-    })
-    const { id } = begun.session
-    const event = entryOf({
-      action: 'session.created',
-      caller: { principal: sessionHolder(person.id, accountId, id), requestId, address },
-      target: { type: 'user', id: person.id },
-      accountId: accountId ?? person.accountId,
-      details: { session_id: id },
-    })
-    const tokenVersion = await attempts.startSession(
-      attempt.keys,
-      begun.session,
-      person.credentialsChangedAt,
-      event,
-    )
-    if (tokenVersion === undefined) throw new AppError('invalid_credentials')
-    return { ...begun, tokenVersion }
   }
 
   /** Records a refusal after the password was looked at. Repeats of one email within a minute share a row. */
@@ -183,20 +105,33 @@ export function createAuthService(dependencies: Dependencies) {
     await audit.appendRefusal(anonymousRefusal(input, 'throttled'), from, clock.now())
   }
 
+  /** The hash of the caller's password, if this is it. Needs a ticket. Guesses at it are counted, wherever they are made. */
+  async function verifyOwn(
+    { address = '' }: Caller,
+    { userId }: UserPrincipal,
+    password: string,
+  ): Promise<string | null | undefined> {
+    return await throttle.attempt(ownPassword(userId), address, async (attempt) => {
+      const stored = (await users.findCredentials(userId))?.passwordHash
+      if (!(await passwords.verify(stored ?? undefined, password))) throw new AppError('invalid_password')
+      await attempt.succeed()
+      return stored
+    })
+  }
+
   return {
     /**
-     * Signs a person in and starts a session.
+     * Signs a person in by password and starts a session.
      * @throws AppError invalid_credentials for every refusal alike; too_many_requests; sign_in_busy;
-     * invalid_scope and scope_too_large only after the password was right
+     * mfa_required, invalid_scope and scope_too_large only after the password was right
      */
     async signIn(input: SignIn): Promise<SignedIn> {
       try {
-        const signedIn = await signIn(input)
-        onSignIn('success')
-        return signedIn
+        return await signInByPassword(input)
       } catch (error) {
-        onSignIn(outcomeOf(error))
         const code = error instanceof AppError ? error.code : undefined
+        if (code === 'mfa_required') throw error
+        onSignIn(outcomeOf(error))
         if (code === 'invalid_credentials') await recordRefusal(input)
         if (code === 'too_many_requests') await recordThrottled(input)
         throw error
@@ -205,7 +140,7 @@ export function createAuthService(dependencies: Dependencies) {
 
     /**
      * Replaces the caller's own password. Every other session ends.
-     * @throws AppError invalid_password, validation_failed, too_many_requests, sign_in_busy
+     * @throws AppError invalid_password, validation_failed, password_blocklisted, too_many_requests, sign_in_busy
      */
     async changePassword(
       caller: Caller,
@@ -213,28 +148,28 @@ export function createAuthService(dependencies: Dependencies) {
       current: string,
       next: string,
     ): Promise<void> {
-      passwords.assertAcceptable(next, '/body/new_password')
+      const owner = await usersService.getUser(principal.userId)
+      await usersService.assertPasswordFits(next, owner, '/body/new_password')
       const ticket = passwords.admit()
       try {
-        const credentials = await throttle.attempt(
-          `change-password|${principal.userId}`,
-          caller.address ?? '',
-          async (attempt) => {
-            const stored = await users.findCredentials(principal.userId)
-            if (!(await passwords.verify(stored?.passwordHash ?? undefined, current)))
-              throw new AppError('invalid_password')
-            await attempt.succeed()
-            return stored
-          },
-        )
+        const passwordHash = await verifyOwn(caller, principal, current)
         const hash = await passwords.hash(next, ticket)
         await transact(db, async (tx) => {
           const user = (await users.lockUser(principal.userId, tx)) ?? fail('user_not_found')
-          const unchanged =
-            (await users.findCredentials(user.id, tx))?.passwordHash === credentials?.passwordHash
+          const unchanged = (await users.findCredentials(user.id, tx))?.passwordHash === passwordHash
           if (!unchanged) throw new AppError('conflict')
           await usersService.setPassword(caller, user, hash, false, tx, principal.sessionId)
         })
+      } finally {
+        ticket.release()
+      }
+    },
+
+    /** Checks the caller's own password. @throws AppError invalid_password, too_many_requests, sign_in_busy */
+    async verifyOwnPassword(caller: Caller, principal: UserPrincipal, password: string): Promise<void> {
+      const ticket = passwords.admit()
+      try {
+        await verifyOwn(caller, principal, password)
       } finally {
         ticket.release()
       }

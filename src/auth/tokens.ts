@@ -23,7 +23,10 @@ export type AccessTokenClaims = {
   /** The session of a person. Without it the subject is a client. */
   sid?: string
   ver: number
+  /** When, how and how strongly a person was authenticated last (RFC 9068 §2.2.1). */
   auth_time?: number
+  amr?: readonly string[]
+  acr?: string
   /** The key that the token is bound to (RFC 9449 §6.1). */
   cnf?: { jkt: string }
   act?: Actor
@@ -36,6 +39,9 @@ export type TokenSubject = Omit<AccessTokenClaims, 'iss' | 'aud' | 'iat' | 'exp'
 
 /** The `typ` of an access token (RFC 9068 §2.1): no other JWT is taken for one. */
 export const ACCESS_TOKEN_TYPE = 'at+jwt'
+/** The claim `acr` of one factor and of two. */
+export const ONE_FACTOR = 'urn:postern:acr:1'
+export const TWO_FACTORS = 'urn:postern:acr:2'
 /** The `client_id` of people who sign in at this service's own endpoints. */
 export const FIRST_PARTY_CLIENT = 'first-party'
 

@@ -9,8 +9,9 @@ const GROUPS: Readonly<Record<string, () => Promise<readonly Command[]>>> = {
   migrate: async () => [(await import('./migrate.ts')).migrateCommand],
   seed: async () => [(await import('./seed.ts')).seedCommand],
   users: async () => {
-    const { createUser, setPassword, grantRole } = await import('./users.ts')
-    return [createUser, setPassword, grantRole]
+    const { createUser, setPassword, resetMfa, unlock, grantRole } = await import('./users.ts')
+    const { importUsers } = await import('./users-import.ts')
+    return [createUser, setPassword, resetMfa, unlock, grantRole, importUsers]
   },
   'api-keys': async () => {
     const { createApiKey, listApiKeys, revokeApiKey } = await import('./api-keys.ts')
@@ -42,6 +43,11 @@ const GROUPS: Readonly<Record<string, () => Promise<readonly Command[]>>> = {
       templateApply,
     ]
   },
+  audit: async () => {
+    const { auditCheckpoint, auditExport, auditVerify } = await import('./audit.ts')
+    return [auditVerify, auditCheckpoint, auditExport]
+  },
+  mail: async () => [(await import('./mail.ts')).testMail],
   openapi: async () => [(await import('./openapi.ts')).openapiCommand],
   backup: async () => [(await import('./backup.ts')).backupCommand],
   restore: async () => [(await import('./backup.ts')).restoreCommand],

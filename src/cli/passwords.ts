@@ -15,14 +15,15 @@ type Choice = { 'password-stdin': boolean | undefined; 'generate-password': bool
 /** Where a password is typed. */
 export type Terminal = { input: NodeJS.ReadableStream & { isTTY?: boolean }; output: NodeJS.WritableStream }
 
-const standard: Terminal = { input: process.stdin, output: process.stderr }
-
 /**
  * The password as it was chosen to be given, or `undefined` when one is to be made. Asks for it, without echo and
  * twice, when there is a terminal and no choice.
  * @throws UsageError when there is no way to get one; Interruption on Ctrl-C
  */
-export async function readPassword(choice: Choice, terminal = standard): Promise<string | undefined> {
+export async function readPassword(
+  choice: Choice,
+  terminal: Terminal = { input: process.stdin, output: process.stderr },
+): Promise<string | undefined> {
   const { 'password-stdin': fromInput, 'generate-password': generate } = choice
   if (fromInput && generate) throw new UsageError('Give --password-stdin or --generate-password, not both')
   if (generate) return undefined

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { StartupError } from '../errors.ts'
+import { MIRROR_TASK } from '../jobs/mirror-repository.ts'
 import type { QueueState } from '../jobs/repository.ts'
 import { PermitRefusalError, PermitUnavailableError } from '../policy/permit-client.ts'
 import { print } from '../terminal.ts'
@@ -19,21 +20,21 @@ export const policySync = defineCommand({
   flags: { status: { description: 'Only say what waits' } },
   examples: ['postern policy sync', 'postern policy sync --status'],
   async run({ status }) {
-    await withSetUpServices(async ({ permit }) => {
+    await withSetUpServices(async ({ permit, jobs: { runDue } }) => {
       if (!permit) {
         throw new StartupError(
           'Permit is not used: set POLICY_ENGINE, POLICY_GUARD or POLICY_SHADOW to permit first.',
         )
       }
-      const { jobs, worker } = permit
+      const { jobs } = permit
       if (!status) {
         await orExplain(permit.syncBuiltins)
         await jobs.enqueue([{ kind: 'everything' }])
-        await worker.runDue()
+        await runDue([MIRROR_TASK])
         // A server at work may have taken some of the jobs.
         while (hasUntried(await jobs.queueState())) {
           await sleep(LOOK_AGAIN_MS)
-          await worker.runDue()
+          await runDue([MIRROR_TASK])
         }
       }
       const state = await jobs.queueState()

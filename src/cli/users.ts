@@ -79,6 +79,44 @@ export const setPassword = defineCommand({
   },
 })
 
+export const unlock = defineCommand({
+  path: 'users unlock',
+  summary: 'End the waits and stops after wrong passwords and codes of a user',
+  details: [
+    'After 100 wrong passwords in a row, a password is taken from devices that have signed in before, and from no',
+    'others. A new password ends that too.',
+  ],
+  positionals: ['EMAIL|ID'],
+  flags: {},
+  examples: ['postern users unlock ada@example.com'],
+  async run(_flags, [emailOrId = '']) {
+    await withSetUpServices(async (services) => {
+      const user = await userNamed(services, emailOrId)
+      await services.locks.unlock(SYSTEM, user.id)
+      print(`${user.email ?? user.id} can try again.`)
+    })
+  },
+})
+
+export const resetMfa = defineCommand({
+  path: 'users reset-mfa',
+  summary: 'Remove every second factor of a user who has lost them',
+  details: [
+    'The way back in for an administrator without one. All sessions of the user end. Whoever must have a second factor',
+    'enrols another one at the next sign-in.',
+  ],
+  positionals: ['EMAIL|ID'],
+  flags: {},
+  examples: ['postern users reset-mfa admin@example.com'],
+  async run(_flags, [emailOrId = '']) {
+    await withSetUpServices(async (services) => {
+      const user = await userNamed(services, emailOrId)
+      await services.factors.resetFactors(SYSTEM, user.id)
+      print(`Removed the second factors of ${user.email ?? user.id} and ended the sessions.`)
+    })
+  },
+})
+
 export const grantRole = defineCommand({
   path: 'users grant',
   summary: 'Give a user a role',

@@ -1,7 +1,7 @@
 import type { Claims } from './claims.ts'
 import { hasScope } from './claims.ts'
 import type { ProofOfPossession } from './dpop.ts'
-import { PosternError } from './errors.ts'
+import { type NeededAuthentication, PosternError } from './errors.ts'
 import type { Verifier } from './verifier.ts'
 
 /** The parts of a request that say who sends it. */
@@ -33,6 +33,24 @@ export function claimsOf(verifier: Verifier, credentials: Credentials): Claims |
     url,
   }
   return verifier.verifyNow(token, possession)
+}
+
+/**
+ * Makes sure that the person of the token has authenticated as is needed, however long the token lives (RFC 9470). The
+ * token of a client says nothing of that, and is refused.
+ * @throws PosternError insufficient_authentication
+ */
+export function assertAuthentication(
+  claims: Claims,
+  needed: NeededAuthentication,
+  now = Date.now() / 1000,
+): void {
+  const { acr, maxAgeSeconds } = needed
+  const isStrong = acr === undefined || claims.acr === acr
+  const isRecent =
+    maxAgeSeconds === undefined || (claims.auth_time !== undefined && now - claims.auth_time <= maxAgeSeconds)
+  if (isStrong && isRecent) return
+  throw new PosternError('insufficient_authentication', 'Authenticate again', { needed })
 }
 
 /**

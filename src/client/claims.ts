@@ -20,6 +20,10 @@ export type Claims = {
   /** The session of a person. */
   readonly sid?: string
   readonly ver?: number
+  /** When, how and how strongly a person was authenticated last; see `assertAuthentication`. */
+  readonly auth_time?: number
+  readonly amr?: readonly string[]
+  readonly acr?: string
   readonly role?: string
   readonly roles?: readonly string[]
   readonly act?: Actor
@@ -61,6 +65,10 @@ export function checkClaims(payload: Record<string, unknown>, expected: Expectat
   if (account_id !== null && !isText(account_id)) throw invalid('account_id')
   if (sid !== undefined && !isText(sid)) throw invalid('sid')
   if (!isVersion(ver)) throw invalid('ver')
+  const { auth_time, amr, acr } = payload
+  if (auth_time !== undefined && !isTime(auth_time)) throw invalid('auth_time')
+  if (amr !== undefined && !(Array.isArray(amr) && amr.every(isText))) throw invalid('amr')
+  if (acr !== undefined && !isText(acr)) throw invalid('acr')
   if (cnf !== undefined && !isConfirmation(cnf)) throw invalid('cnf')
   if (!isActor(payload['act'], MOST_ACTORS)) throw invalid('act')
   if (exp + expected.toleranceSeconds <= now) throw new PosternError('token_expired', 'The token has expired')

@@ -13,6 +13,7 @@
  * | `token_not_yet_valid` | 401 | |
  * | `token_revoked` | 401 | its session, user, client or the token itself was ended |
  * | `proof_invalid` | 401 | it is bound to a key (RFC 9449), and the proof is missing or does not fit |
+ * | `insufficient_authentication` | 401 | its person must authenticate again, or with two factors (RFC 9470) |
  * | `insufficient_scope` | 403 | the scope is missing, or held in another account |
  * | `keys_unavailable` | 503 | the key set cannot be read |
  * | `revocations_unknown` | 503 | it is not known what has been revoked, and the policy is to refuse then |
@@ -29,6 +30,7 @@ export const STATUS = {
   token_not_yet_valid: 401,
   token_revoked: 401,
   proof_invalid: 401,
+  insufficient_authentication: 401,
   insufficient_scope: 403,
   keys_unavailable: 503,
   revocations_unknown: 503,
@@ -36,6 +38,14 @@ export const STATUS = {
 } as const satisfies Record<string, number>
 
 export type ErrorCode = keyof typeof STATUS
+
+/** How the person of a token must have authenticated. */
+export type NeededAuthentication = {
+  /** The claim `acr`: `urn:postern:acr:2` for two factors. */
+  acr?: string
+  /** The most seconds since, by the claim `auth_time`. */
+  maxAgeSeconds?: number
+}
 
 /** A refusal. 401 and 403 are the caller's fault; 503 is not: nothing is known against the token. */
 export class PosternError extends Error {
@@ -48,26 +58,43 @@ export class PosternError extends Error {
   /** The scope that was missing. */
   readonly scope: string | undefined
 
-  constructor(code: ErrorCode, message: string, options: { cause?: unknown; scope?: string } = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { cause?: unknown; scope?: string; needed?: NeededAuthentication } = {},
+  ) {
     super(message, 'cause' in options ? { cause: options.cause } : undefined)
     this.name = 'PosternError'
     this.code = code
     this.statusCode = STATUS[code]
     this.status = this.statusCode
     this.scope = options.scope
-    this.headers = headersOf(code, options.scope)
+    this.headers = headersOf(code, options.scope, options.needed)
   }
 }
 
 /** RFC 6750 §3 wants one parameter at least. */
 const CHALLENGE = 'Bearer realm="api"'
 
-function headersOf(code: ErrorCode, scope: string | undefined): Record<string, string> {
+function headersOf(
+  code: ErrorCode,
+  scope: string | undefined,
+  needed: NeededAuthentication = {},
+): Record<string, string> {
   const status = STATUS[code]
   if (status === 503) return { 'retry-after': '1' }
   // Without a token the challenge names no error: the client may simply not have known (RFC 6750 §3.1).
   if (code === 'token_missing') return { 'www-authenticate': CHALLENGE }
   if (code === 'proof_invalid') return { 'www-authenticate': 'DPoP realm="api", error="invalid_dpop_proof"' }
+  if (code === 'insufficient_authentication') {
+    const { acr, maxAgeSeconds } = needed
+    const parameters = [
+      'error="insufficient_user_authentication"',
+      ...(acr === undefined ? [] : [`acr_values="${acr}"`]),
+      ...(maxAgeSeconds === undefined ? [] : [`max_age="${maxAgeSeconds}"`]),
+    ]
+    return { 'www-authenticate': [CHALLENGE, ...parameters].join(', ') }
+  }
   if (code !== 'insufficient_scope') return { 'www-authenticate': `${CHALLENGE}, error="invalid_token"` }
   return {
     'www-authenticate': `${CHALLENGE}, error="insufficient_scope"${scope === undefined ? '' : `, scope="${scope}"`}`,

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
-import { assertScope, claimsOf } from './authorization.ts'
+import { assertAuthentication, assertScope, claimsOf } from './authorization.ts'
 import type { Claims } from './claims.ts'
+import type { NeededAuthentication } from './errors.ts'
 import type { Verifier } from './verifier.ts'
 
 /** What the middleware needs of a request; Express's fits, and so do those of Connect and its kin. */
@@ -58,6 +59,9 @@ export function createGuards<Request extends GuardedRequest = GuardedRequest>(
 
   return {
     requireToken: guard(() => {}),
+    /** Lets in whoever has authenticated so; alone or beside `requireScope`. */
+    requireAuthentication: (needed: NeededAuthentication): Middleware<Request> =>
+      guard((claims) => assertAuthentication(claims, needed)),
     /**
      * `account` says which account the request is about: the scope must be held there, or everywhere. Absent: the scope
      * must be held at all, and the handler filters by `request.auth.account_id`.

@@ -1,7 +1,7 @@
 import type { FastifyPluginAsync, FastifyRequest, onRequestHookHandler, preHandlerHookHandler } from 'fastify'
-import { assertScope, claimsOf } from './authorization.ts'
+import { assertAuthentication, assertScope, claimsOf } from './authorization.ts'
 import type { Claims } from './claims.ts'
-import { PosternError } from './errors.ts'
+import { type NeededAuthentication, PosternError } from './errors.ts'
 import { createVerifier, type Verifier, type VerifierOptions } from './verifier.ts'
 
 export type PosternPluginOptions = (VerifierOptions | { verifier: Verifier }) & {
@@ -27,6 +27,8 @@ declare module 'fastify' {
     requireToken: onRequestHookHandler
     /** Lets in whoever's token holds the scope. A hook for `onRequest`; for `preHandler` when `account` reads the body. */
     requireScope(scope: string, options?: ScopeOptions): preHandlerHookHandler
+    /** Lets in whoever has authenticated so. For `onRequest` or `preHandler`, alone or beside `requireScope`. */
+    requireAuthentication(needed: NeededAuthentication): preHandlerHookHandler
     postern: Verifier
   }
 }
@@ -88,6 +90,9 @@ const plugin: FastifyPluginAsync<PosternPluginOptions> = async (app, options) =>
     account === undefined
       ? guard((claims) => assertScope(claims, scope))
       : guard(async (claims, request) => assertScope(claims, scope, await account(request))),
+  )
+  app.decorate('requireAuthentication', (needed: NeededAuthentication) =>
+    guard((claims) => assertAuthentication(claims, needed)),
   )
   await Promise.race([verifier.ready().catch(() => {}), shortWait()])
 }

@@ -134,6 +134,8 @@ export const accounts = pgTable(
     attributes: jsonb().$type<Json>(),
     /** Whether tokens for it need a second factor. */
     isMfaRequired: boolean().notNull().default(false),
+    /** The person who opened it for themselves. */
+    openedByUserId: uuid(),
     searchText: text().notNull(),
     revision: integer().notNull().default(1),
     createdAt: createdAt(),
@@ -146,6 +148,9 @@ export const accounts = pgTable(
     index('accounts_list_idx').on(t.environmentId, t.id).where(sql`deleted_at is null`),
     index('accounts_name_idx').on(t.environmentId, t.name, t.id).where(sql`deleted_at is null`),
     index('accounts_updated_at_idx').on(t.environmentId, t.updatedAt, t.id).where(sql`deleted_at is null`),
+    index('accounts_opened_by_user_id_idx')
+      .on(t.openedByUserId)
+      .where(sql`opened_by_user_id is not null and deleted_at is null`),
     index('accounts_search_idx').using('gin', t.searchText.op('gin_trgm_ops')),
     check('accounts_key_check', sql`${t.key} ~ '^[A-Za-z0-9_-]+$'`),
   ],
@@ -191,6 +196,7 @@ export const users = pgTable(
       .where(sql`deleted_at is null`),
     index('users_updated_at_idx').on(t.environmentId, t.updatedAt, t.id).where(sql`deleted_at is null`),
     index('users_erasable_idx').on(t.deletedAt).where(sql`deleted_at is not null and erased_at is null`),
+    index('users_erased_at_idx').on(t.erasedAt).where(sql`erased_at is not null`),
     index('users_search_idx').using('gin', t.searchText.op('gin_trgm_ops')),
     check('users_email_check', sql`(${t.email} is null) = (${t.emailNormalized} is null)`),
     foreignKey({
@@ -1075,6 +1081,8 @@ export const loginAttempts = pgTable(
     kind: text().notNull(),
     keyHash: text().notNull(),
     failures: integer().notNull(),
+    /** Failures in a row, however far apart. Counts for emails only. */
+    consecutive: integer().notNull().default(0),
     blockedUntil: timestamptz(),
     /** Whether the last attempt was let through. */
     isAdmitted: boolean().notNull().default(true),
@@ -1132,7 +1140,10 @@ export const auditPersonalData = pgTable(
     salt: text().notNull(),
     data: jsonb().$type<Json>().notNull(),
   },
-  (t) => [index('audit_personal_data_subject_id_idx').on(t.subjectId)],
+  (t) => [
+    index('audit_personal_data_subject_id_idx').on(t.subjectId),
+    index('audit_personal_data_email_idx').on(sql`lower(data ->> 'email')`).where(sql`subject_id is null`),
+  ],
 )
 
 /** Secrets of authenticator apps. One confirmed secret per user; one that is not is replaced by the next. */
@@ -1195,6 +1206,8 @@ export const passkeys = pgTable(
     transports: text().array().notNull().default(sql`'{}'`),
     deviceType: text().$type<'singleDevice' | 'multiDevice'>().notNull(),
     isBackedUp: boolean().notNull().default(false),
+    /** Whether it has ever shown who uses it (by PIN or biometrics), so that it can stand alone. */
+    isUserVerifying: boolean().notNull().default(false),
     aaguid: text(),
     name: text().notNull(),
     createdAt: createdAt(),
@@ -1316,6 +1329,12 @@ export const accountInvitations = pgTable(
   ],
 )
 
+/** Events that are not in `audit_chain` yet. Written by a trigger. */
+export const auditUnsealed = pgTable('audit_unsealed', {
+  auditEventId: uuid().primaryKey(),
+  createdAt: createdAt(),
+})
+
 /** The order of the audit trail, sealed after the fact: each hash covers its event and the hash before it. */
 export const auditChain = pgTable(
   'audit_chain',
@@ -1330,6 +1349,7 @@ export const auditChain = pgTable(
 
 /** Where the chain was at a time, signed with a key that is not in the database. */
 export const auditCheckpoints = pgTable('audit_checkpoints', {
+  id: uuid().notNull(),
   position: bigint({ mode: 'number' }).primaryKey(),
   hash: text().notNull(),
   /** Positions up to this one have been removed by retention. */
@@ -1399,7 +1419,7 @@ export const webhookDeliveries = pgTable(
     index('webhook_deliveries_subject_idx')
       .on(t.webhookId, t.subject, t.sequence)
       .where(sql`status = 'pending'`),
-    index('webhook_deliveries_list_idx').on(t.webhookId, t.id),
+    index('webhook_deliveries_list_idx').on(t.webhookId, t.sequence),
     index('webhook_deliveries_created_at_idx').on(t.createdAt),
     check('webhook_deliveries_status_check', isIn(t.status, ['pending', 'delivered', 'failed'])),
   ],

@@ -1,8 +1,9 @@
-import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyContextConfig, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import plugin from 'fastify-plugin'
 import { AppError, type ProblemCode } from '../errors.ts'
 import { anywhere, type BuiltinPermission } from '../permissions.ts'
 import type { GuardAdapter } from '../policy/adapter.ts'
+import type { Principal, UserPrincipal } from '../principal.ts'
 import { documentEnvironment } from './environment.ts'
 import { problem } from './schemas.ts'
 
@@ -18,26 +19,37 @@ type Guarded = {
   accounts?: (request: FastifyRequest) => readonly string[] | Promise<readonly string[]>
   /** What a caller hears who holds the permission, but in another account: that there is no such object. */
   otherwise?: ProblemCode
+  /** Who may call the route without the permission, where the handler lets them do less. */
+  alsoFor?: (principal: Principal) => boolean
 }
 
 declare module 'fastify' {
   interface FastifyContextConfig {
     access?: Access
-    /** True for what a person may do who must first change the password. */
-    isOpenBeforePasswordChange?: boolean
+    /** What else a person has to do first, and may call this route before. */
+    isOpenBefore?: readonly ('password_change' | 'second_factor')[]
+    /**
+     * True for what a person may do only who has authenticated within STEP_UP_MAX_AGE_SECONDS, with a second factor if
+     * they have one. Machines may without.
+     */
+    needsRecentAuthentication?: boolean
     /** True where clients may have their token in the body, so that it must be read first. */
     isAuthenticatedAfterBody?: boolean
   }
 }
 
-type Options = { policy: GuardAdapter }
+type Options = {
+  policy: GuardAdapter
+  /** @throws AppError reauthentication_required */
+  assertRecentAuthentication: (person: UserPrincipal) => Promise<void>
+}
 
 /**
  * Turns `config.access` into hooks, and into the OpenAPI security of the route: authentication before the body is
  * read, the scope check before the handler. A route that declares nothing refuses to boot.
  */
 export const accessControl = plugin<Options>(
-  async (app, { policy }) => {
+  async (app, { policy, assertRecentAuthentication }) => {
     app.addHook('onRoute', (route) => {
       const access = route.config?.access
       if (access === undefined) throw new Error(`${String(route.method)} ${route.url} declares no access`)
@@ -47,8 +59,9 @@ export const accessControl = plugin<Options>(
       route.onRequest = [forbidStoring, ...(isLate ? [] : [app.authenticate]), ...hooksOf(route.onRequest)]
       route.preHandler = [
         ...(isLate ? [app.authenticate] : []),
-        ...(route.config?.isOpenBeforePasswordChange ? [] : [refuseBeforePasswordChange]),
+        refuseLimited(route.config?.isOpenBefore ?? []),
         ...(access === 'signed-in' ? [refuseDelegatedWrites] : [scopeCheck(policy, access)]),
+        ...(route.config?.needsRecentAuthentication ? [recencyCheck(assertRecentAuthentication)] : []),
         ...hooksOf(route.preHandler),
       ]
     })
@@ -67,10 +80,22 @@ function forbidStoring(_request: FastifyRequest, reply: FastifyReply, done: () =
   done()
 }
 
-async function refuseBeforePasswordChange({ principal }: FastifyRequest): Promise<void> {
-  if (principal?.type === 'user' && principal.mustChangePassword)
-    throw new AppError('password_change_required')
-}
+/** The preHandler for sessions in which something must be done before anything else. */
+const refuseLimited =
+  (isOpenBefore: NonNullable<FastifyContextConfig['isOpenBefore']>) =>
+  async ({ principal }: FastifyRequest): Promise<void> => {
+    if (principal?.type !== 'user') return
+    if (principal.mustChangePassword && !isOpenBefore.includes('password_change'))
+      throw new AppError('password_change_required')
+    if (principal.isMfaMissing && !isOpenBefore.includes('second_factor'))
+      throw new AppError('mfa_enrolment_required')
+  }
+
+const recencyCheck =
+  (assertRecentAuthentication: Options['assertRecentAuthentication']) =>
+  async ({ principal }: FastifyRequest): Promise<void> => {
+    if (principal?.type === 'user') await assertRecentAuthentication(principal)
+  }
 
 /** What needs no permission but to be oneself is not for those who act for another. */
 async function refuseDelegatedWrites({ principal, method }: FastifyRequest): Promise<void> {
@@ -80,10 +105,11 @@ async function refuseDelegatedWrites({ principal, method }: FastifyRequest): Pro
 
 /** The preHandler that asks the policy (RFC 6750 §3.1 for the refusal). */
 function scopeCheck(policy: GuardAdapter, access: Guarded) {
-  const { permission, accounts, otherwise = 'not_found' } = access
+  const { permission, accounts, otherwise = 'not_found', alsoFor } = access
   return async (request: FastifyRequest): Promise<void> => {
     const { principal } = request
     if (!principal) throw new AppError('authentication_required')
+    if (alsoFor?.(principal)) return
     // Where the object belongs is asked only of those whose permission does not hold everywhere.
     const needsPlace = accounts !== undefined && !principal.scopes.has(anywhere(permission))
     const accountIds = needsPlace && principal.scopes.has(permission) ? await accounts(request) : undefined

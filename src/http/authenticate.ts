@@ -96,6 +96,13 @@ export function personOf(request: FastifyRequest): { principal: UserPrincipal; h
   return { principal, holder }
 }
 
+/** The person, in person: devices and addresses are no business of who acts for them. @throws AppError insufficient_scope */
+export function themselves(request: FastifyRequest): UserPrincipal {
+  const { principal } = personOf(request)
+  if (principal.actingClientId !== undefined) throw new AppError('insufficient_scope')
+  return principal
+}
+
 /**
  * RFC 6750 §2.1, RFC 9449 §7.1; the scheme is compared without regard to case. A token anywhere else is not looked at.
  */
@@ -129,6 +136,7 @@ function principalOf(claims: AccessTokenClaims, found: TokenHolder): Principal {
     accountId: claims.account_id,
     scopes,
     mustChangePassword: found.holder.mustChangePassword,
+    isMfaMissing: found.holder.isMfaMissing,
     ...(claims.act && { actingClientId: claims.act.sub }),
   }
 }

@@ -1,11 +1,15 @@
 import { timingSafeEqual } from 'node:crypto'
 import plugin from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import type { SignInOutcome } from '../auth/service.ts'
+import type { AuditChain } from '../audit/chain.ts'
+import type { SignInOutcome } from '../auth/sign-in.ts'
 import type { GrantType } from '../clients/repository.ts'
 import { AppError } from '../errors.ts'
-import type { JobsRepository } from '../jobs/repository.ts'
+import type { MirrorRepository } from '../jobs/mirror-repository.ts'
+import type { Jobs } from '../jobs/service.ts'
+import type { MailOutcome } from '../mail/service.ts'
 import type { PermitState } from '../policy/engines.ts'
+import type { Outbox } from '../webhooks/outbox.ts'
 import { problem } from './schemas.ts'
 
 /** Connections of the pool, by what they do. */
@@ -24,10 +28,19 @@ export type PolicyState = {
   kinds: readonly { kind: string; entries: number; hits: number; misses: number }[]
 }
 
-/** The metrics of one process (Prometheus), named `postern_<noun>_<unit>`. */
+let ofProcess: Registry | undefined
+
+/** Memory, event loop and the like: what measures them works for the process and never ends, so it is there once. */
+function processRegistry(): Registry {
+  if (ofProcess) return ofProcess
+  ofProcess = new Registry()
+  collectDefaultMetrics({ register: ofProcess, prefix: 'postern_' })
+  return ofProcess
+}
+
+/** The metrics of the services (Prometheus), named `postern_<noun>_<unit>`. */
 export function createMetrics(pool: PoolState) {
   const registry = new Registry()
-  collectDefaultMetrics({ register: registry, prefix: 'postern_' })
   const requests = new Histogram({
     name: 'postern_http_request_duration_seconds',
     help: 'Time from the first byte of a request to the last of its answer',
@@ -41,7 +54,14 @@ export function createMetrics(pool: PoolState) {
     labelNames: ['outcome'],
     registers: [registry],
   })
-  for (const outcome of ['success', 'refused', 'throttled', 'busy', 'error'] satisfies SignInOutcome[]) {
+  for (const outcome of [
+    'success',
+    'challenged',
+    'refused',
+    'throttled',
+    'busy',
+    'error',
+  ] satisfies SignInOutcome[]) {
     signIns.inc({ outcome }, 0)
   }
   const tokenRequests = new Counter({
@@ -50,6 +70,21 @@ export function createMetrics(pool: PoolState) {
     labelNames: ['grant_type', 'outcome'],
     registers: [registry],
   })
+  const deliveries = new Counter({
+    name: 'postern_webhook_deliveries_total',
+    help: 'Tries to send an event to a webhook, by how they ended',
+    labelNames: ['outcome'],
+    registers: [registry],
+  })
+  const mails = new Counter({
+    name: 'postern_mails_total',
+    help: 'Mails by what became of them; delayed: a try that is repeated',
+    labelNames: ['outcome'],
+    registers: [registry],
+  })
+  for (const outcome of ['sent', 'delayed', 'refused', 'given_up', 'expired'] satisfies MailOutcome[]) {
+    mails.inc({ outcome }, 0)
+  }
   new Gauge({
     name: 'postern_database_connections',
     help: 'Connections to Postgres, and requests that wait for one',
@@ -64,6 +99,8 @@ export function createMetrics(pool: PoolState) {
   return {
     registry,
     onSignIn: (outcome: SignInOutcome): void => signIns.inc({ outcome }),
+    onWebhookDelivery: (outcome: 'delivered' | 'retried' | 'failed'): void => deliveries.inc({ outcome }),
+    onMail: (outcome: MailOutcome): void => mails.inc({ outcome }),
     onTokenRequest: (grantType: GrantType, outcome: 'issued' | 'refused'): void =>
       tokenRequests.inc({ grant_type: grantType, outcome }),
     onResponse: (method: string, route: string, status: number, seconds: number): void =>
@@ -143,7 +180,30 @@ export function observePolicy({ registry }: Metrics, state: () => PolicyState): 
   })
 }
 
-type PermitSource = { state: () => PermitState; jobs: Pick<JobsRepository, 'queueState'> }
+/** The metrics of the chain of the audit trail: how far its sealing is behind. */
+export function observeAuditChain({ registry }: Metrics, { backlog }: Pick<AuditChain, 'backlog'>): void {
+  const registers = [registry]
+  new Gauge({
+    name: 'postern_audit_unsealed_events',
+    help: 'Events of the audit trail that are not in its chain yet; NaN while the database does not answer',
+    registers,
+    async collect() {
+      const { count } = (await backlog().catch(() => undefined)) ?? { count: Number.NaN }
+      this.set(count)
+    },
+  })
+  new Gauge({
+    name: 'postern_audit_unsealed_oldest_seconds',
+    help: 'How long the oldest of them waits; refusals wait two minutes',
+    registers,
+    async collect() {
+      const found = await backlog().catch(() => undefined)
+      this.set(found ? ageSeconds(found.oldestAt ?? undefined) : Number.NaN)
+    },
+  })
+}
+
+type PermitSource = { state: () => PermitState; jobs: Pick<MirrorRepository, 'queueState'> }
 
 /** The metrics of Permit: how it answers, what stands in for it, and how far what is stored has been mirrored to it. */
 export function observePermit({ registry }: Metrics, { state, jobs }: PermitSource): void {
@@ -211,6 +271,48 @@ export function observePermit({ registry }: Metrics, { state, jobs }: PermitSour
   })
 }
 
+/** The metrics of what webhooks wait for. NaN while the database does not answer. */
+export function observeWebhooks({ registry }: Metrics, outbox: Pick<Outbox, 'state'>): void {
+  const registers = [registry]
+  new Gauge({
+    name: 'postern_webhook_events',
+    help: 'Events that active webhooks have not been sent yet, and those that were given up',
+    labelNames: ['state'],
+    registers,
+    async collect() {
+      const state = await outbox.state().catch(() => undefined)
+      this.set({ state: 'pending' }, state?.pending ?? Number.NaN)
+      this.set({ state: 'failed' }, state?.failed ?? Number.NaN)
+    },
+  })
+  new Gauge({
+    name: 'postern_webhook_oldest_seconds',
+    help: 'How long the oldest of them waits',
+    registers,
+    async collect() {
+      const state = await outbox.state().catch(() => undefined)
+      this.set(state ? ageSeconds(state.oldestAt) : Number.NaN)
+    },
+  })
+}
+
+/** The metrics of what is done later: mails, mirroring, scheduled work. Nothing while the database does not answer. */
+export function observeJobs({ registry }: Metrics, jobs: Pick<Jobs, 'states'>): void {
+  new Gauge({
+    name: 'postern_jobs',
+    help: 'Jobs that are due or run, and those of them that failed before, by task',
+    labelNames: ['task', 'state'],
+    registers: [registry],
+    async collect() {
+      this.reset()
+      for (const { task, pending, failed } of await jobs.states().catch(() => [])) {
+        this.set({ task, state: 'pending' }, pending)
+        this.set({ task, state: 'failed' }, failed)
+      }
+    },
+  })
+}
+
 const ageSeconds = (since: Date | undefined): number =>
   since === undefined ? 0 : Math.max(0, (Date.now() - since.getTime()) / 1000)
 
@@ -223,6 +325,7 @@ export const metricsEndpoint = plugin<{ metrics: Metrics; token: string | undefi
       done()
     })
 
+    const registry = Registry.merge([processRegistry(), metrics.registry])
     app.get(
       '/metrics',
       {
@@ -246,9 +349,9 @@ export const metricsEndpoint = plugin<{ metrics: Metrics; token: string | undefi
           throw new AppError('authentication_required')
         }
         return reply
-          .type(metrics.registry.contentType)
+          .type(registry.contentType)
           .serializer(String)
-          .send(await metrics.registry.metrics())
+          .send(await registry.metrics())
       },
     )
   },

@@ -45,9 +45,14 @@ export const openapi = plugin<Options>(
         servers: [{ url: publicUrl }],
         tags: [
           { name: 'Auth', description: 'Sign-in and passwords' },
+          {
+            name: 'Passkeys',
+            description: 'Signing in without a password, and one’s own passkeys (WebAuthn)',
+          },
           { name: 'Users', description: 'People' },
           { name: 'Roles', description: 'Roles, their permissions and who holds them' },
           { name: 'Accounts', description: 'Accounts (tenants) and their members' },
+          { name: 'Invitations', description: 'Asking people by mail to join an account' },
           { name: 'Policy', description: 'What the roles, sets and relations of the application may do' },
           {
             name: 'AuthZEN',
@@ -57,6 +62,7 @@ export const openapi = plugin<Options>(
           { name: 'API keys', description: 'Keys of machines' },
           { name: 'OAuth clients', description: 'Machines that get tokens of their own at /oauth2/token' },
           { name: 'Guides', description: 'The endpoints of Permit’s guides for FastAPI and Flask' },
+          { name: 'Webhooks', description: 'Events that are sent to other services' },
           { name: 'Audit', description: 'What happened, and what was refused' },
           { name: 'Keys', description: 'What verifies tokens: public keys, and what has been revoked' },
           { name: 'Operation', description: 'For orchestrators' },

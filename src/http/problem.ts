@@ -88,13 +88,14 @@ export async function sendProblem(
     instance: request.id,
     required: problem.requiredScope,
     errors: problem.errors,
+    ...problem.extensions,
   }
   setProblemHeaders(problem, reply)
   reply.code(problem.status).type('application/problem+json').serializer(String)
   return JSON.stringify(body)
 }
 
-/** WWW-Authenticate (RFC 6750 §3, RFC 9449 §7.1) and Retry-After (RFC 9110 §10.2.3). */
+/** WWW-Authenticate (RFC 6750 §3, RFC 9449 §7.1, RFC 9470 §3) and Retry-After (RFC 9110 §10.2.3). */
 export function setProblemHeaders(problem: AppError, reply: FastifyReply): void {
   const challenge = challengeOf(problem, schemeOf(reply.request))
   if (challenge) reply.header('www-authenticate', challenge)
@@ -106,12 +107,14 @@ export function setProblemHeaders(problem: AppError, reply: FastifyReply): void 
 const schemeOf = ({ headers }: FastifyRequest): string =>
   /^dpop(\s|$)/i.test(headers.authorization ?? '') ? `DPoP algs="${PROOF_ALGORITHMS.join(' ')}",` : 'Bearer'
 
-function challengeOf({ code, requiredScope }: AppError, scheme: string): string | undefined {
+function challengeOf({ code, requiredScope, maxAgeSeconds }: AppError, scheme: string): string | undefined {
   switch (code) {
     case 'authentication_required':
       return `${scheme} realm="postern"`
     case 'invalid_token':
       return `${scheme} realm="postern", error="invalid_token", error_description="The access token is not valid"`
+    case 'reauthentication_required':
+      return `${scheme} realm="postern", error="insufficient_user_authentication", error_description="Authenticate again"${maxAgeSeconds === undefined ? '' : `, max_age="${maxAgeSeconds}"`}`
     case 'invalid_dpop_proof':
       return `${scheme} realm="postern", error="invalid_dpop_proof"`
     case 'insufficient_scope':

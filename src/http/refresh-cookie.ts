@@ -1,48 +1,15 @@
-import { parseCookie, stringifySetCookie } from 'cookie'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 import { AppError } from '../errors.ts'
+import { createCookie } from './cookies.ts'
 
 type Options = { publicUrl: string; corsOrigins: readonly string[] }
 
-/** A header has room for more; a refresh token is 80 characters. */
-const LONGEST_HEADER = 8192
-
-/**
- * Reads and writes the cookie that keeps a refresh token out of the reach of scripts. Under https its name begins
- * with `__Host-`, so that no other host, sibling subdomains included, can set or see it (RFC 6265bis §4.1.3.2). Nothing
- * but the routes of a session reads it.
- */
+/** Keeps a refresh token out of the reach of scripts. Nothing but the routes of a session reads it. */
 export function createRefreshCookie({ publicUrl, corsOrigins }: Options) {
-  const { protocol, origin: ownOrigin } = new URL(publicUrl)
-  const isSecure = protocol === 'https:'
-  const name = isSecure ? '__Host-postern-refresh' : 'postern-refresh'
-  const origins = new Set([ownOrigin, ...corsOrigins])
-
-  const write = (reply: FastifyReply, value: string, maxAge: number): void => {
-    reply.header(
-      'set-cookie',
-      stringifySetCookie({
-        name,
-        value,
-        maxAge,
-        path: '/',
-        httpOnly: true,
-        secure: isSecure,
-        sameSite: 'strict',
-      }),
-    )
-  }
+  const origins = new Set([new URL(publicUrl).origin, ...corsOrigins])
 
   return {
-    name,
-
-    read({ headers: { cookie } }: FastifyRequest): string | undefined {
-      if (cookie === undefined || cookie.length > LONGEST_HEADER) return undefined
-      return parseCookie(cookie)[name] || undefined
-    },
-
-    set: write,
-    clear: (reply: FastifyReply): void => write(reply, '', 0),
+    ...createCookie(publicUrl, 'postern-refresh'),
 
     /**
      * To be called before a cookie counts, or is given. Browsers send it by themselves, so the request must be one that

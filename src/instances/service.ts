@@ -220,16 +220,16 @@ export function createInstancesService({ database, environmentId, instances, aud
 
     /**
      * The same for many, by the names or ids that they were asked for by.
-     * @param assertMayCreate is called before instances are created, and may refuse
+     * @param creating is called before instances are created, and may refuse; `find`: none are
      */
     async ensureInstances(
       caller: Caller,
       named: readonly NamedInstance[],
       tx: Tx,
-      assertMayCreate: () => void = () => {},
+      creating: (() => void) | 'find' = () => {},
     ): Promise<Map<string, Located>> {
       if (named.length === 0) return new Map()
-      const { located, created } = await locate(named, tx, assertMayCreate)
+      const { located, created } = await locate(named, tx, creating)
       if (created.length === 0) return located
       await audit.appendAll(
         (await instances.listInstancesById(created, tx)).map((row) =>

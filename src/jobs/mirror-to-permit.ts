@@ -1,7 +1,7 @@
 import type { MirroredAssignment, PolicyMirror } from '../policy/adapter.ts'
 import { PermitRefusalError } from '../policy/permit-client.ts'
 import { builtinRoleInPermit, EVERYWHERE, isOfGuard } from '../policy/permit-names.ts'
-import type { JobsRepository, MirrorSubject, StoredAssignment, StoredUser } from './repository.ts'
+import type { MirrorRepository, MirrorSubject, StoredAssignment, StoredUser } from './mirror-repository.ts'
 
 /** What is taken over to Permit. */
 export type MirrorScope = {
@@ -11,13 +11,13 @@ export type MirrorScope = {
   builtin: boolean
 }
 
-type Dependencies = { jobs: JobsRepository; mirror: PolicyMirror; scope: MirrorScope }
+type Dependencies = { jobs: MirrorRepository; mirror: PolicyMirror; scope: MirrorScope }
 
 export type MirrorToPermit = ReturnType<typeof createMirrorToPermit>
 
 const PAGE = 1000
-/** A job that takes longer is given up and tried again: other processes may take it for dead. */
-export const LONGEST_JOB_MS = 60_000
+/** A job that takes longer is given up and tried again, so that the others have their turn. */
+const LONGEST_JOB_MS = 60_000
 
 /**
  * Makes Permit equal to what is stored now. Nothing is taken from the job but a name, so that jobs may be repeated,

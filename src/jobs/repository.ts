@@ -1,33 +1,23 @@
-import { createHash } from 'node:crypto'
-import { type SQL, sql } from 'drizzle-orm'
-import type { Database, Executor, Tx } from '../db/client.ts'
-import { isUuid } from '../ids.ts'
-import type { MirroredTenant, MirroredUser } from '../policy/adapter.ts'
+import { sql } from 'drizzle-orm'
+import type { Database, Executor } from '../db/client.ts'
 
-/** The name of the jobs that take a change over to Permit. */
-export const MIRROR_TASK = 'mirror_to_permit'
-
-/** What is to be mirrored: a user or account by key or id, or everything. */
-export type MirrorSubject = { kind: 'user' | 'account'; ref: string } | { kind: 'everything' }
-
-/** A user as stored; `isActive` is false for one that is deleted too. */
-export type StoredUser = MirroredUser & { id: string; isActive: boolean }
-
-export type StoredAccount = MirroredTenant & { id: string; isActive: boolean; isDeleted: boolean }
-
-/** A role that somebody holds now; `account` null: in every account. */
-export type StoredAssignment = {
-  role: string
-  isBuiltin: boolean
-  account: string | null
-  /** `type:key`, for a role on one instance. */
-  instance: string | null
-  expiresAt: Date | null
+/** What is to be done. */
+export type NewJob = {
+  payload: Readonly<Record<string, unknown>>
+  /** One that waits under the same key is the same job: it is replaced. */
+  key?: string
+  /** Jobs of one queue run one after the other. */
+  queue?: string
+  /** Default: at once. */
+  runAt?: Date
+  /** After so many failures it is given up. */
+  mostAttempts?: number
 }
 
-/** How the mirror stands. */
+/** How the jobs of one task stand. */
 export type QueueState = {
-  /** Jobs that wait or run. */
+  task: string
+  /** Jobs that are due, wait for another try, or run. */
   pending: number
   /** Those of them that have failed before. */
   failed: number
@@ -37,199 +27,104 @@ export type QueueState = {
   errors: readonly string[]
 }
 
-/** Twenty days of attempts, once a minute: in the end every job is done. */
-const MOST_ATTEMPTS = 32_767
 const JOBS_IN_BATCH = 1000
 
 export type JobsRepository = ReturnType<typeof createJobsRepository>
 
-export function createJobsRepository({ db }: Database, environmentId: string) {
+/** The jobs of every task, in the tables of graphile-worker. */
+export function createJobsRepository({ db }: Database) {
   return {
-    /** Adds jobs for what this transaction has changed in the environment, as its triggers wrote it down. */
-    async enqueueChangesOf(tx: Tx): Promise<void> {
-      const { rows } = await tx.execute<{ kind: string; refs: string[] }>(sql`
-        select kind, refs from policy_changes
-        where transaction_id = pg_current_xact_id_if_assigned() and version is null
-          and environment_id = ${environmentId} and kind in ('user', 'account', 'everything')`)
-      if (rows.length === 0) return
-      const refsOf = (kind: string) => [
-        ...new Set(rows.filter((row) => row.kind === kind).flatMap(({ refs }) => refs)),
-      ]
-      const subjects: MirrorSubject[] = [
-        ...(await withoutAliases(sql`users`, refsOf('user'), tx)).map(
-          (ref) => ({ kind: 'user', ref }) as const,
-        ),
-        ...(await withoutAliases(sql`accounts`, refsOf('account'), tx)).map(
-          (ref) => ({ kind: 'account', ref }) as const,
-        ),
-        ...(rows.some(({ kind }) => kind === 'everything') ? [{ kind: 'everything' } as const] : []),
-      ]
-      await this.enqueue(subjects, tx)
-    },
-
-    /**
-     * Adds a job for each subject; one that waits already is the same job. All jobs of one subject are in one queue,
-     * so that they run one after the other.
-     */
-    async enqueue(subjects: readonly MirrorSubject[], ex: Executor = db, runAt?: Date): Promise<void> {
-      for (let start = 0; start < subjects.length; start += JOBS_IN_BATCH) {
-        const specs = subjects.slice(start, start + JOBS_IN_BATCH).map((subject) => ({
-          payload: subject,
-          name: jobName(subject),
-        }))
+    /** Adds jobs, in the caller's transaction when `ex` is one. */
+    async add(task: string, jobs: readonly NewJob[], ex: Executor = db): Promise<void> {
+      for (let start = 0; start < jobs.length; start += JOBS_IN_BATCH) {
+        const specs = JSON.stringify(jobs.slice(start, start + JOBS_IN_BATCH))
         await ex.execute(sql`
           select count(*) from graphile_worker.add_jobs(array(
-            select (${MIRROR_TASK}, s.payload, s.name, ${runAt ?? null}::timestamptz, ${MOST_ATTEMPTS}::smallint,
-              s.name, null::smallint, null::text[])::graphile_worker.job_spec
-            from json_to_recordset(${JSON.stringify(specs)}::json) as s(payload json, name text)
-            order by s.name))`)
+            select (${task}, s.payload, s.queue, s."runAt", s."mostAttempts", s.key, null::smallint,
+              null::text[])::graphile_worker.job_spec
+            from json_to_recordset(${specs}::json) as s
+              (payload json, queue text, "runAt" timestamptz, "mostAttempts" smallint, key text)
+            order by s.key))`)
       }
     },
 
-    async findUser(ref: string): Promise<StoredUser | undefined> {
-      const { rows } = await db.execute<StoredUser>(sql`
-        select id, key, email, first_name as "firstName", last_name as "lastName", attributes,
-          is_active and deleted_at is null as "isActive"
-        from users where environment_id = ${environmentId} and ${named(ref)}
-        order by deleted_at is null desc, key = ${ref} desc limit 1`)
-      return rows[0]
+    /** Adds each job of these tasks that does not wait or run already, under the name of its task. */
+    async ensure(tasks: readonly string[]): Promise<void> {
+      if (tasks.length === 0) return
+      await db.execute(sql`
+        select count(*) from graphile_worker.add_jobs(array(
+          select (task, '{}'::json, task, null::timestamptz, null::smallint, task, null::smallint,
+            null::text[])::graphile_worker.job_spec
+          from unnest(${sql.param([...tasks])}::text[]) as task
+          where not exists (select from graphile_worker.jobs where key = task)
+          order by task), true)`)
     },
 
-    async findAccount(ref: string): Promise<StoredAccount | undefined> {
-      const { rows } = await db.execute<StoredAccount>(sql`
-        select id, key, name, description, attributes, is_active as "isActive", deleted_at is not null as "isDeleted"
-        from accounts where environment_id = ${environmentId} and ${named(ref)}
-        order by deleted_at is null desc, key = ${ref} desc limit 1`)
-      return rows[0]
-    },
-
-    /** The roles that a user holds now, in accounts that are active. */
-    async listAssignments(userId: string): Promise<StoredAssignment[]> {
-      const { rows } = await db.execute<
-        Omit<StoredAssignment, 'expiresAt'> & { expiresAt: string | null }
-      >(sql`
-        select r.key as role, r.is_builtin as "isBuiltin", a.key as account,
-          t.key || ':' || i.key as instance, g.expires_at as "expiresAt"
-        from role_assignments g
-        join roles r on r.id = g.role_id
-        left join accounts a on a.id = g.account_id
-        left join resource_instances i on i.id = g.resource_instance_id
-        left join resources t on t.id = i.resource_id
-        where g.environment_id = ${environmentId} and g.user_id = ${userId}
-          and (g.expires_at is null or g.expires_at > now())
-          and (g.account_id is null or (a.is_active and a.deleted_at is null))`)
-      return rows.map((row) => ({
-        ...row,
-        expiresAt: row.expiresAt === null ? null : new Date(row.expiresAt),
+    /** How each task stands that has jobs; nothing where the tables were never made. */
+    async states(): Promise<QueueState[]> {
+      if (!(await this.isInstalled())) return []
+      const { rows } = await db.execute<{
+        task: string
+        pending: number
+        failed: number
+        oldest: string
+        errors: string[] | null
+      }>(sql`
+        select task_identifier as task, count(*)::int as pending,
+          count(*) filter (where last_error is not null)::int as failed, min(created_at) as oldest,
+          (array_agg(last_error order by updated_at desc) filter (where last_error is not null))[1:5] as errors
+        from graphile_worker.jobs
+        where (run_at <= now() or last_error is not null)
+          -- One that runs while a later job has taken its place has lost its key.
+          and not (key is null and attempts >= max_attempts)
+        group by task_identifier`)
+      return rows.map(({ oldest, errors, ...counts }) => ({
+        ...counts,
+        oldestAt: new Date(oldest),
+        errors: (errors ?? []).map((error) => error.split('\n', 1)[0] ?? ''),
       }))
     },
 
-    /** The application's roles: `role`, and `resource#role` for one held on instances. */
-    async listRoleNames(): Promise<string[]> {
-      const { rows } = await db.execute<{ name: string }>(sql`
-        select coalesce(t.key || '#', '') || r.key as name from roles r left join resources t on t.id = r.resource_id
-        where r.environment_id = ${environmentId} and not r.is_builtin`)
-      return rows.map(({ name }) => name)
-    },
-
-    async listActiveAccountKeys(): Promise<string[]> {
-      const { rows } = await db.execute<{ key: string }>(sql`
-        select key from accounts where environment_id = ${environmentId} and is_active and deleted_at is null`)
-      return rows.map(({ key }) => key)
-    },
-
-    /** Who holds a role in the account, or one of the application's in every account: whom its change concerns. */
-    async listHolderIds(accountId: string): Promise<string[]> {
-      const { rows } = await db.execute<{ id: string }>(sql`
-        select distinct g.user_id as id from role_assignments g join roles r on r.id = g.role_id
-        where g.environment_id = ${environmentId}
-          and (g.account_id = ${accountId} or (g.account_id is null and not r.is_builtin))`)
-      return rows.map(({ id }) => id)
-    },
-
-    /** The ids of all accounts or users that are not deleted, in pages: those after `after`. */
-    async listIds(kind: 'user' | 'account', after: string | undefined, limit: number): Promise<string[]> {
-      const table = kind === 'user' ? sql`users` : sql`accounts`
-      const { rows } = await db.execute<{ id: string }>(sql`
-        select id from ${table} where environment_id = ${environmentId} and deleted_at is null
-          ${after === undefined ? sql`` : sql`and id > ${after}`} order by id limit ${limit}`)
-      return rows.map(({ id }) => id)
-    },
-
-    /** How the mirror stands; nothing waits where it was never installed. */
-    async queueState(): Promise<QueueState> {
-      if (!(await isInstalled())) return { pending: 0, failed: 0, oldestAt: undefined, errors: [] }
-      const { rows } = await db.execute<{
-        pending: number
-        failed: number
-        oldest: string | null
-        errors: string[] | null
-      }>(sql`
-        select count(*)::int as pending, count(*) filter (where last_error is not null)::int as failed,
-          min(created_at) as oldest,
-          (array_agg(last_error order by updated_at desc) filter (where last_error is not null))[1:5] as errors
-        from graphile_worker.jobs
-        where task_identifier = ${MIRROR_TASK} and key is not null and (run_at <= now() or last_error is not null)`)
-      const { pending = 0, failed = 0, oldest = null, errors = null } = rows[0] ?? {}
-      return {
-        pending,
-        failed,
-        oldestAt: oldest === null ? undefined : new Date(oldest),
-        errors: (errors ?? []).map((error) => error.split('\n', 1)[0] ?? ''),
-      }
+    /** Notes that the worker of a job is alive. The library has no function for it. */
+    async keepLocked(id: string, lockedBy: string | null): Promise<void> {
+      await db.execute(sql`
+        update graphile_worker._private_jobs set locked_at = now() where id = ${id} and locked_by = ${lockedBy}`)
     },
 
     /**
-     * Lets go of jobs whose worker died with them, tries failed ones again within `retryMs`, and removes those that a
-     * later job has taken the place of.
+     * Lets go of jobs whose worker died with them, has failed ones tried again in time, and removes those that a later
+     * job has taken the place of or that were given up.
      */
-    async tend({ deadAfterMs, retryMs }: { deadAfterMs: number; retryMs: number }): Promise<void> {
-      const ofMirror = sql`task_identifier = ${MIRROR_TASK}`
+    async tend(
+      tasks: readonly string[],
+      deadAfterMs: number,
+      patience: readonly { task: string; retriesWithinMs: number }[],
+    ): Promise<void> {
+      const isOurs = sql`task_identifier = any(${sql.param([...tasks])}::text[])`
       await db.execute(sql`
         select graphile_worker.force_unlock_workers(array(
           select distinct locked_by from graphile_worker.jobs
-          where ${ofMirror} and locked_at < now() - make_interval(secs => ${deadAfterMs / 1000})))`)
-      await db.execute(sql`
-        select count(*) from graphile_worker.reschedule_jobs(array(
-          select id from graphile_worker.jobs
-          where ${ofMirror} and locked_at is null and last_error is not null and attempts < max_attempts
-            and run_at > now() + make_interval(secs => ${retryMs / 1000})),
-          run_at := now() + make_interval(secs => ${retryMs / 1000}))`)
+          where ${isOurs} and locked_at < now() - ${deadAfterMs}::int * interval '1 millisecond'))`)
+      for (const { task, retriesWithinMs } of patience) {
+        const latest = sql`now() + ${retriesWithinMs}::int * interval '1 millisecond'`
+        await db.execute(sql`
+          select count(*) from graphile_worker.reschedule_jobs(array(
+            select id from graphile_worker.jobs
+            where task_identifier = ${task} and locked_at is null and last_error is not null
+              and attempts < max_attempts and run_at > ${latest}),
+            run_at := ${latest})`)
+      }
       await db.execute(sql`
         select count(*) from graphile_worker.complete_jobs(array(
-          select id from graphile_worker.jobs
-          where ${ofMirror} and locked_at is null and attempts >= max_attempts and key is null))`)
+          select id from graphile_worker.jobs where ${isOurs} and locked_at is null and attempts >= max_attempts))`)
+    },
+
+    /** Whether the tables of the jobs are there. */
+    async isInstalled(): Promise<boolean> {
+      const { rows } = await db.execute<{ found: string | null }>(
+        sql`select to_regclass('graphile_worker.jobs') as found`,
+      )
+      return rows[0]?.found != null
     },
   }
-
-  async function isInstalled(): Promise<boolean> {
-    const { rows } = await db.execute<{ found: string | null }>(
-      sql`select to_regclass('graphile_worker.jobs') as found`,
-    )
-    return rows[0]?.found != null
-  }
-
-  /** `refs` without the keys of rows whose ids are among them too: one name for each. */
-  async function withoutAliases(table: SQL, refs: readonly string[], tx: Tx): Promise<string[]> {
-    const ids = refs.filter(isUuid)
-    if (ids.length === 0) return [...refs]
-    const { rows } = await tx.execute<{ id: string; key: string }>(sql`
-      select id, key from ${table} where environment_id = ${environmentId}
-        and id = any(${sql.param(ids)}::uuid[])`)
-    const aliases = new Set(rows.filter(({ id, key }) => id !== key).map(({ key }) => key))
-    return refs.filter((ref) => !aliases.has(ref))
-  }
-}
-
-const named = (ref: string): SQL =>
-  isUuid(ref) ? sql`(key = ${ref} or id = ${ref}::uuid)` : sql`key = ${ref}`
-
-const LONGEST_NAME = 100
-
-/** The names of queues have a limit that keys do not have. */
-function jobName(subject: MirrorSubject): string {
-  if (subject.kind === 'everything') return 'mirror:everything'
-  const { kind, ref } = subject
-  const name = ref.length > LONGEST_NAME ? createHash('sha256').update(ref).digest('hex') : ref
-  return `mirror:${kind}:${name}`
 }

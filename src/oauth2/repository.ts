@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { and, eq, gt, lt, sql } from 'drizzle-orm'
 import type { Database, Tx } from '../db/client.ts'
+import { prune } from '../db/prune.ts'
 import { revocations, seenTokens } from '../db/schema.ts'
 
 export type OAuth2Repository = ReturnType<typeof createOAuth2Repository>
@@ -43,8 +44,7 @@ export function createOAuth2Repository({ db, pool, prepare }: Database) {
 
     /** Removes one-time tokens that have expired. Returns how many rows went. */
     async prune(): Promise<number> {
-      const { rowCount } = await db.delete(seenTokens).where(lt(seenTokens.expiresAt, sql`now() - ${SKEW}`))
-      return rowCount ?? 0
+      return await prune(db, seenTokens, lt(seenTokens.expiresAt, sql`now() - ${SKEW}`))
     },
   }
 }

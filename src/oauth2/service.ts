@@ -197,7 +197,10 @@ export function createOAuth2Service(dependencies: Dependencies) {
           aud: audienceOf(client, resources, audiences),
           act: actorFor(client, claims.act),
           ...(claims.sid !== undefined && { sid: claims.sid }),
+          // They tell of the person, whoever acts (RFC 9068 §2.2.1).
           ...(claims.auth_time !== undefined && { auth_time: claims.auth_time }),
+          ...(claims.amr && { amr: claims.amr }),
+          ...(claims.acr !== undefined && { acr: claims.acr }),
         },
         dpopThumbprint,
         lifetime < 1 ? fail('invalid_grant') : lifetime,

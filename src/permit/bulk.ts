@@ -1,17 +1,18 @@
 import type { BulkAccounts } from '../accounts/bulk.ts'
 import type { NamedAccount, WrittenAccount } from '../accounts/bulk-repository.ts'
 import { type Database, type Tx, transact } from '../db/client.ts'
-import { AppError, type FieldError, type ProblemCode } from '../errors.ts'
+import { AppError, type FieldError, fail, type ProblemCode } from '../errors.ts'
 import { grouped } from '../grouping.ts'
 import { isUuid } from '../ids.ts'
-import type { InstancesService } from '../instances/service.ts'
+import type { InstancesService, NamedInstance } from '../instances/service.ts'
+import { splitInstance } from '../policy/facts-repository.ts'
 import { assertHoldsAnywhere, type Caller } from '../principal.ts'
 import type { BulkGrant, BulkRoles } from '../roles/bulk.ts'
 import type { GrantableRole } from '../roles/bulk-repository.ts'
-import type { BulkUsers } from '../users/bulk.ts'
+import { type BulkUsers, listed } from '../users/bulk.ts'
 import type { SyncedUser } from '../users/service.ts'
 import { dashed } from './names.ts'
-import type { Grant } from './service.ts'
+import { type Grant, type MissingUserPolicy, userKeyOf } from './service.ts'
 
 /** A person with roles to give, all of it by keys or ids. */
 export type UserToWrite = { user: SyncedUser; grants: readonly Omit<Grant, 'user'>[] }
@@ -32,6 +33,9 @@ type Dependencies = {
 /** A grant with where in the request it stands, and for whom. */
 type Asked = { userId: string; grant: Omit<Grant, 'user'>; pointer: string }
 
+/** A grant by ids. `ref`: the instance it is on, which may not be there yet. */
+type Resolved = Omit<BulkGrant, 'instanceId'> & { ref: string | undefined }
+
 /**
  * Permit's bulk requests for people and tenants: all of it or nothing, in one transaction of a few statements, whatever
  * the number.
@@ -39,53 +43,68 @@ type Asked = { userId: string; grant: Omit<Grant, 'user'>; pointer: string }
 export function createPermitBulk({ database, users, roles, accounts, instances }: Dependencies) {
   const { db } = database
 
-  /** What grants name, held until the transaction ends. */
-  async function resolve(caller: Caller, asked: readonly Asked[], tx: Tx): Promise<BulkGrant[]> {
-    const onInstances = asked.flatMap(({ grant: { instance, tenant }, pointer }) =>
-      instance === undefined
-        ? []
-        : [{ ref: dashed(instance), account: tenant, pointer: `${pointer}/resource_instance` }],
-    )
+  /**
+   * What grants name, held until the transaction ends. The first that is wrong decides what is answered.
+   * @param missing whether instances that are not there are made
+   */
+  async function resolve(
+    caller: Caller,
+    asked: readonly Asked[],
+    tx: Tx,
+    missing: 'create' | 'fail' = 'create',
+  ): Promise<BulkGrant[]> {
     const accountOf = await accountsNamed(
       asked.flatMap(({ grant: { tenant = [] } }) => tenant),
       'share',
       tx,
     )
-    const placed = onInstances.map(({ account, ...named }) => {
-      const found = account === undefined ? undefined : accountOf(account)
-      return { ...named, ...(found && { account: found.id }) }
+    const named = asked.flatMap(({ grant: { instance, tenant }, pointer }): NamedInstance[] => {
+      if (instance === undefined) return []
+      const account = tenant === undefined ? undefined : accountOf(tenant)
+      return [{ ref: dashed(instance), account: account?.id, pointer: `${pointer}/resource_instance` }]
     })
-    const located = await instances.ensureInstances(caller, placed, tx, () =>
-      assertHoldsAnywhere(caller, 'postern.policy:write'),
-    )
+    const known = await instances.ensureInstances(caller, named, tx, 'find')
     const roleOf = await rolesNamed(
       asked.map(({ grant }) => grant.role),
       tx,
     )
 
     const faults: Fault[] = []
-    const resolved = asked.flatMap(({ userId, grant, pointer }): BulkGrant[] => {
+    /** Where instances that are not there will be. */
+    const placed = new Map<string, { type: string; accountId: string }>()
+    const resolved = asked.flatMap(({ userId, grant, pointer }): Resolved[] => {
       const fault = (code: ProblemCode, field: string, detail: string): [] => {
         faults.push({ code, pointer: `${pointer}/${field}`, detail })
         return []
       }
       const account = grant.tenant === undefined ? undefined : accountOf(grant.tenant)
+      const ref = grant.instance === undefined ? undefined : dashed(grant.instance)
+      const located = ref === undefined ? undefined : known.get(ref)
+      let place = located && { type: located.name.type, accountId: located.accountId }
+      if (ref !== undefined && !place) {
+        place = placed.get(ref)
+        if (!place && (missing === 'fail' || grant.tenant === undefined || isUuid(ref)))
+          return fault('instance_not_found', 'resource_instance', 'does not exist')
+        // Who may give roles may not for that reason make what they are held on.
+        if (faults.length === 0) assertHoldsAnywhere(caller, 'postern.policy:write')
+        place ??= account && { type: splitInstance(ref).type, accountId: account.id }
+        if (place) placed.set(ref, place)
+      }
       if (grant.tenant !== undefined && !account)
         return fault('account_not_found', 'tenant', 'does not exist')
-      const instance = grant.instance === undefined ? undefined : located.get(dashed(grant.instance))
-      const accountId = instance?.accountId ?? account?.id
+      const accountId = place?.accountId ?? account?.id
       if (accountId === undefined) return fault('validation_failed', 'tenant', 'is required')
       if (account && account.id !== accountId)
         return fault('instances_in_different_accounts', 'tenant', 'is another one than that of the instance')
-      const role = roleOf(grant.role, instance?.name.type ?? null)
-      if (!role) return fault('role_not_found', 'role', 'does not exist')
-      return [{ userId, role, accountId, instanceId: instance?.id ?? null }]
+      const role = roleOf(grant.role, place?.type ?? null)
+      return role ? [{ userId, role, accountId, ref }] : fault('role_not_found', 'role', 'does not exist')
     })
     throwFirst(faults)
-    const distinct = resolved.map((one): [string, BulkGrant] => [
-      `${one.userId} ${one.role.id} ${one.accountId} ${one.instanceId}`,
-      one,
-    ])
+    const located = placed.size > 0 ? await instances.ensureInstances(caller, named, tx) : known
+    const distinct = resolved.map(({ ref, ...one }): [string, BulkGrant] => {
+      const instanceId = ref === undefined ? null : (located.get(ref)?.id ?? fail('instance_not_found'))
+      return [`${one.userId} ${one.role.id} ${one.accountId} ${instanceId}`, { ...one, instanceId }]
+    })
     return [...new Map(distinct).values()]
   }
 
@@ -119,6 +138,38 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
         pointer: `${OPERATIONS}/${at}/role_assignments/${index}`,
       })),
     )
+
+  /** The grants of those who are there, who are locked. `missing` answers for the others: their ids, or none. */
+  async function grantsToUsers(
+    grants: readonly Grant[],
+    missing: (names: readonly string[]) => Promise<ReadonlyMap<string, string>>,
+    tx: Tx,
+  ): Promise<Asked[]> {
+    const names = [...new Set(grants.map(({ user }) => user))]
+    const findUser = byName(await users.lockUsers(names, names.map(dashed).filter(isUuid), tx))
+    const others = await missing(names.filter((name) => !findUser(name)))
+    return grants.flatMap((grant, at) => {
+      const userId = findUser(grant.user)?.id ?? others.get(grant.user)
+      return userId === undefined ? [] : [{ userId, grant, pointer: `/body/${at}` }]
+    })
+  }
+
+  /** What happens to names of nobody. @returns the ids of those who were made */
+  async function makeMissing(
+    caller: Caller,
+    names: readonly string[],
+    policy: MissingUserPolicy,
+    tx: Tx,
+  ): Promise<ReadonlyMap<string, string>> {
+    const [first] = names
+    if (first === undefined || policy === 'ignore') return new Map()
+    if (policy === 'fail')
+      throw new AppError('user_not_found', { detail: `There is no user ${listed(names)}` })
+    assertHoldsAnywhere(caller, 'postern.users:write')
+    const made = names.map((name) => ({ key: userKeyOf(name) }))
+    const ids = await users.insertMany(caller, made, tx)
+    return new Map(names.map((name, at) => [name, ids[at] ?? fail('user_not_found')]))
+  }
 
   async function replaceAll(caller: Caller, inputs: readonly UserToWrite[]): Promise<void> {
     await transact(db, async (tx) => {
@@ -191,6 +242,38 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
       })
     },
 
+    /**
+     * Gives all of these roles or none; what is held already is left.
+     * @returns how many are new
+     * @throws AppError user_not_found, role_not_found, account_not_found, instance_not_found, resource_not_found,
+     *   instances_in_different_accounts, grant_exceeds_own, validation_failed
+     */
+    async assign(caller: Caller, grants: readonly Grant[], missingUsers: MissingUserPolicy): Promise<number> {
+      return await onceMoreIfTaken(
+        async () =>
+          await transact(db, async (tx) => {
+            const missing = async (names: readonly string[]) =>
+              await makeMissing(caller, names, missingUsers, tx)
+            const asked = await grantsToUsers(grants, missing, tx)
+            return await roles.giveMany(caller, await resolve(caller, asked, tx), { toNewUsers: false }, tx)
+          }),
+      )
+    },
+
+    /**
+     * Takes all of these roles away or none; what is not held is left, and so are people who are not there.
+     * @returns how many are gone
+     * @throws AppError role_not_found, account_not_found, instance_not_found, instances_in_different_accounts,
+     *   grant_exceeds_own, validation_failed
+     */
+    async unassign(caller: Caller, grants: readonly Grant[]): Promise<number> {
+      return await transact(db, async (tx) => {
+        const asked = await grantsToUsers(grants, async () => new Map(), tx)
+        const resolved = await resolve(caller, asked, tx, 'fail')
+        return await roles.takeMany(caller, resolved, tx)
+      })
+    },
+
     /** Makes all of these tenants or none. @throws AppError account_key_taken, validation_failed */
     async createTenants(caller: Caller, inputs: readonly Omit<WrittenAccount, 'id'>[]): Promise<void> {
       assertDistinct(inputs.map(({ key }) => key))
@@ -216,12 +299,12 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
 }
 
 /** Tries again when somebody else has just made one of those who were new. */
-async function onceMoreIfTaken(write: () => Promise<void>): Promise<void> {
+async function onceMoreIfTaken<T>(write: () => Promise<T>): Promise<T> {
   try {
-    await write()
+    return await write()
   } catch (error) {
     if (!(error instanceof AppError && error.code === 'user_key_taken')) throw error
-    await write()
+    return await write()
   }
 }
 

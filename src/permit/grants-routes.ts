@@ -22,6 +22,7 @@ const ASSIGN: Access = { permission: 'postern.roles:assign' }
 /** Who holds which role, in a tenant or on an instance. */
 export function grantsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPluginAsyncTypebox {
   const permitOf = (request: FastifyRequest) => modelOf(request.environmentId).permit
+  const bulkOf = (request: FastifyRequest) => modelOf(request.environmentId).permitBulk
 
   return async (app) => {
     app.get(
@@ -71,7 +72,7 @@ export function grantsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPlu
         schema: { hide: true, body: GrantsBody, querystring: BulkGrantsQuery },
       },
       async (request) => ({
-        assignments_created: await permitOf(request).assignMany(
+        assignments_created: await bulkOf(request).assign(
           callerOf(request),
           request.body.map((body) => grantOf(body.user, body)),
           request.query.missing_user_policy,
@@ -83,7 +84,7 @@ export function grantsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPlu
       '/role_assignments/bulk',
       { config: { access: ASSIGN }, schema: { hide: true, body: GrantsBody } },
       async (request) => ({
-        assignments_removed: await permitOf(request).unassignMany(
+        assignments_removed: await bulkOf(request).unassign(
           callerOf(request),
           request.body.map((body) => grantOf(body.user, body)),
         ),

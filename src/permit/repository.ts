@@ -1,5 +1,5 @@
 import { and, asc, eq, inArray, isNull, or, type SQL, sql } from 'drizzle-orm'
-import { alias, type PgColumn } from 'drizzle-orm/pg-core'
+import { alias } from 'drizzle-orm/pg-core'
 import type { Database, Executor, Tx } from '../db/client.ts'
 import {
   accountMembers,
@@ -49,7 +49,6 @@ export type NumberedPage = { page: number; perPage: number }
 
 /** What one user belongs to and holds. */
 export type Holdings = {
-  userId: string
   members: { tenant: string; status: 'active' | 'pending' }[]
   grants: { role: string; tenant: string; resource: string | null; instance: string | null }[]
 }
@@ -118,21 +117,18 @@ export function createPermitRepository({ db, prepare }: Database, environmentId:
         .leftJoin(types, eq(types.id, resourceInstances.resourceId)),
   })
 
-  const areAsked = (userId: PgColumn) => sql`${userId} = any(${sql.placeholder('userIds')}::uuid[])`
-
   const membershipsOf = (ex: Executor, name = '') =>
     ex
-      .select({ userId: accountMembers.userId, tenant: accounts.key, status: accountMembers.status })
+      .select({ tenant: accounts.key, status: accountMembers.status })
       .from(accountMembers)
       .innerJoin(accounts, and(eq(accounts.id, accountMembers.accountId), isNull(accounts.deletedAt)))
-      .where(areAsked(accountMembers.userId))
+      .where(eq(accountMembers.userId, sql.placeholder('userId')))
       .orderBy(asc(accounts.key))
       .prepare(name)
 
   const heldBy = (ex: Executor, name = '') =>
     ex
       .select({
-        userId: roleAssignments.userId,
         role: roles.key,
         tenant: accounts.key,
         resource: types.key,
@@ -143,11 +139,11 @@ export function createPermitRepository({ db, prepare }: Database, environmentId:
       .innerJoin(accounts, and(eq(accounts.id, roleAssignments.accountId), isNull(accounts.deletedAt)))
       .leftJoin(resourceInstances, eq(resourceInstances.id, roleAssignments.resourceInstanceId))
       .leftJoin(types, eq(types.id, resourceInstances.resourceId))
-      .where(and(areAsked(roleAssignments.userId), isInForce))
+      .where(and(eq(roleAssignments.userId, sql.placeholder('userId')), isInForce))
       .orderBy(asc(roleAssignments.id))
       .prepare(name)
 
-  // Every page of people asks for these two, so they are planned once.
+  // Every answer about one person asks for these two, so they are planned once.
   const membershipsOnPool = membershipsOf(db, prepare ? 'permit_memberships' : '')
   const holdingsOnPool = heldBy(db, prepare ? 'permit_holdings' : '')
 
@@ -224,19 +220,11 @@ export function createPermitRepository({ db, prepare }: Database, environmentId:
       return row?.id
     },
 
-    /** What each of these users belongs to and holds. */
-    async listHoldings(userIds: readonly string[], ex: Executor = db): Promise<Map<string, Holdings>> {
-      const holdings = new Map<string, Holdings>(
-        userIds.map((userId) => [userId, { userId, members: [], grants: [] }]),
-      )
-      if (userIds.length === 0) return holdings
+    /** What a user belongs to and holds. */
+    async findHoldings(userId: string, ex: Executor = db): Promise<Holdings> {
       const members = ex === db ? membershipsOnPool : membershipsOf(ex)
-      for (const { userId, ...member } of await members.execute({ userIds: [...userIds] }))
-        holdings.get(userId)?.members.push(member)
       const grants = ex === db ? holdingsOnPool : heldBy(ex)
-      for (const { userId, ...grant } of await grants.execute({ userIds: [...userIds] }))
-        holdings.get(userId)?.grants.push(grant)
-      return holdings
+      return { members: await members.execute({ userId }), grants: await grants.execute({ userId }) }
     },
   }
 

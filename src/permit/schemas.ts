@@ -112,8 +112,8 @@ export const placeIds = ({
   environment_id: environmentId,
 })
 
-export function presentUser(user: UserRow, holdings: Holdings | undefined, place: PlaceIds) {
-  const { members = [], grants = [] } = holdings ?? {}
+/** A person. Pages of them are written by the database in the same shape (`user-pages-repository.ts`). */
+export function presentUser(user: UserRow, { members, grants }: Holdings, place: PlaceIds) {
   return {
     key: user.key,
     id: user.id,

@@ -12,6 +12,8 @@ import type { SyncedUser, SyncedUserChanges, UsersService } from '../users/servi
 import { findApplicationRole } from './lookup.ts'
 import { dashed } from './names.ts'
 import type { GrantRow, Holdings, NumberedPage, PermitRepository } from './repository.ts'
+import type { PlaceIds } from './schemas.ts'
+import type { UserPage, UserPagesRepository } from './user-pages-repository.ts'
 
 /** A role for somebody, by keys or ids: in an account, or on an instance (`type:key`). */
 export type Grant = { user: string; role: string; tenant?: string | undefined; instance?: string | undefined }
@@ -19,12 +21,12 @@ export type Grant = { user: string; role: string; tenant?: string | undefined; i
 /** What happens to a role for somebody who is not there. */
 export type MissingUserPolicy = 'fail' | 'ignore' | 'create'
 
-export type UserWithHoldings = { user: UserRow; holdings: Holdings | undefined }
-export type UserPage = { items: UserWithHoldings[]; total: number }
+export type UserWithHoldings = { user: UserRow; holdings: Holdings }
 
 type Dependencies = {
   database: Database
   permit: PermitRepository
+  userPages: UserPagesRepository
   users: UsersService
   usersRepository: UsersRepository
   accounts: AccountsService
@@ -46,17 +48,11 @@ type Resolved = { userId: string; roleId: string; accountId: string; instanceId:
 export function createPermitService(dependencies: Dependencies) {
   const { database, permit, users, usersRepository, accounts, accountsRepository, roles, rolesRepository } =
     dependencies
-  const { instances } = dependencies
+  const { instances, userPages } = dependencies
   const { db } = database
 
-  async function withHoldings(rows: readonly UserRow[]): Promise<UserWithHoldings[]> {
-    const held = await permit.listHoldings(rows.map(({ id }) => id))
-    return rows.map((user) => ({ user, holdings: held.get(user.id) }))
-  }
-
   async function userById(id: string): Promise<UserWithHoldings> {
-    const [found] = await withHoldings([await users.getUser(id)])
-    return found ?? fail('user_not_found')
+    return { user: await users.getUser(id), holdings: await permit.findHoldings(id) }
   }
 
   async function findUser(name: string, ex: Executor = db): Promise<UserRow | undefined> {
@@ -183,14 +179,17 @@ export function createPermitService(dependencies: Dependencies) {
       return id === undefined ? undefined : (await usersRepository.findUser(id))?.key
     },
 
-    /** One page of people, of one account or all, the oldest first. An unknown role is held by nobody. */
+    /** One page of people, of one account or all, the oldest first, as JSON. An unknown role is held by nobody. */
     async listUsers(
       filters: { search?: string | undefined; role?: string | undefined; accountId?: string | undefined },
       { page, perPage }: NumberedPage,
+      place: PlaceIds,
     ): Promise<UserPage> {
       const { search, role, accountId } = filters
+      if (search === undefined && role === undefined && accountId === undefined)
+        return await userPages.listAll({ page, perPage }, place)
       const roleId = role === undefined ? undefined : await findRoleId(role, null)
-      if (role !== undefined && roleId === undefined) return { items: [], total: 0 }
+      if (role !== undefined && roleId === undefined) return { data: '[]', total: 0 }
       const { items, total = 0 } = await users.listUsers(
         {
           ...(search !== undefined && { q: search }),
@@ -199,7 +198,8 @@ export function createPermitService(dependencies: Dependencies) {
         },
         { limit: perPage, skip: (page - 1) * perPage, sort: 'created_at', total: true },
       )
-      return { items: await withHoldings(items), total }
+      const ids = items.map(({ id }) => id)
+      return { data: await userPages.describe(ids, place, accountId), total }
     },
 
     /** @throws AppError user_key_taken, email_taken, role_not_found, account_not_found, grant_exceeds_own */
@@ -222,7 +222,7 @@ export function createPermitService(dependencies: Dependencies) {
       changes: SyncedUserChanges,
       grants: readonly Omit<Grant, 'user'>[] = [],
     ): Promise<UserWithHoldings & { isNew: boolean }> {
-      const user = { ...changes, key: keyOf(name) }
+      const user = { ...changes, key: userKeyOf(name) }
       const known = await findUser(name)
       if (!known) {
         const made = await unlessTaken(async () => await this.createUser(caller, user, grants))
@@ -286,7 +286,7 @@ export function createPermitService(dependencies: Dependencies) {
       const { id } = await getUser(name)
       await transact(db, async (tx) => {
         const user = await lock(id, tx)
-        const { members = [] } = (await permit.listHoldings([id], tx)).get(id) ?? {}
+        const { members } = await permit.findHoldings(id, tx)
         if (!members.some((member) => member.tenant === account.key)) throw new AppError('member_not_found')
         for (const held of await rolesRepository.listAssignments(id, tx)) {
           if (held.accountId !== account.id) continue
@@ -315,68 +315,6 @@ export function createPermitService(dependencies: Dependencies) {
         if (!(await take(caller, await lock(id, tx), grant, tx))) throw new AppError('assignment_not_found')
       })
     },
-
-    /** Gives all of them or none; what is held already is left. @returns how many are new */
-    async assignMany(
-      caller: Caller,
-      grants: readonly Grant[],
-      missingUsers: MissingUserPolicy,
-    ): Promise<number> {
-      return await eachOfMany(caller, grants, missingUsers, async (user, grant, tx) =>
-        Boolean(await give(caller, user, grant, tx)),
-      )
-    },
-
-    /** Takes all of them away or none; what is not held is left. @returns how many are gone */
-    async unassignMany(caller: Caller, grants: readonly Grant[]): Promise<number> {
-      return await eachOfMany(
-        caller,
-        grants,
-        'ignore',
-        async (user, grant, tx) => await take(caller, user, grant, tx),
-      )
-    },
-  }
-
-  /** In one transaction, person by person in the order of their ids, so that two such requests do not wait in a ring. */
-  async function eachOfMany(
-    caller: Caller,
-    grants: readonly Grant[],
-    missingUsers: MissingUserPolicy,
-    change: (user: UserRow, grant: Grant, tx: Tx) => Promise<boolean>,
-  ): Promise<number> {
-    return await transact(db, async (tx) => {
-      const byUser = new Map<string, Grant[]>()
-      for (const grant of grants) {
-        const id =
-          (await findUser(grant.user, tx))?.id ??
-          (await missing(caller, grant.user, missingUsers, byUser, tx))
-        if (id === undefined) continue
-        const own = byUser.get(id)
-        if (own) own.push(grant)
-        else byUser.set(id, [grant])
-      }
-      let changed = 0
-      for (const id of [...byUser.keys()].sort()) {
-        const user = await lock(id, tx)
-        for (const grant of byUser.get(id) ?? []) if (await change(user, grant, tx)) changed++
-      }
-      return changed
-    })
-  }
-
-  async function missing(
-    caller: Caller,
-    name: string,
-    policy: MissingUserPolicy,
-    byUser: ReadonlyMap<string, readonly Grant[]>,
-    tx: Tx,
-  ): Promise<string | undefined> {
-    if (policy === 'fail') throw new AppError('user_not_found')
-    if (policy === 'ignore') return undefined
-    assertHoldsAnywhere(caller, 'postern.users:write')
-    const made = [...byUser].find(([, [first]]) => first?.user === name)?.[0]
-    return made ?? (await users.insertSynced(caller, { key: keyOf(name) }, tx))
   }
 }
 
@@ -393,7 +331,7 @@ async function unlessTaken<T>(create: () => Promise<T>): Promise<T | undefined> 
 const USER_KEY = /^[^\s\p{Cc}]{1,254}$/u
 
 /** @throws AppError validation_failed for what no user may be named */
-function keyOf(name: string): string {
+export function userKeyOf(name: string): string {
   if (USER_KEY.test(name)) return name
   throw invalid('key', 'must have up to 254 characters, none of them white space')
 }

@@ -5,7 +5,6 @@ import type { Access } from '../http/access.ts'
 import { callerOf } from '../http/authenticate.ts'
 import type { Services } from '../services.ts'
 import { placeOf } from './place.ts'
-import type { Holdings } from './repository.ts'
 import {
   CreateTenantBody,
   CreateUserBody,
@@ -17,7 +16,7 @@ import {
   UsersQuery,
   userChanges,
 } from './schemas.ts'
-import { grantsOf } from './users-routes.ts'
+import { grantsOf, sendUsers } from './users-routes.ts'
 
 const READ: Access = { permission: 'postern.accounts:read' }
 const WRITE: Access = { permission: 'postern.accounts:write' }
@@ -110,21 +109,16 @@ export function tenantsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPl
         config: { access: READ_USERS },
         schema: { hide: true, params: TenantParams, querystring: UsersQuery },
       },
-      async (request) => {
+      async (request, reply) => {
         const { permit } = of(request)
         const { page, per_page: perPage, search, role } = request.query
-        const { id: accountId, key } = await permit.getAccount(request.params.tenant_id)
-        const { items, total } = await permit.listUsers(
+        const { id: accountId } = await permit.getAccount(request.params.tenant_id)
+        const users = await permit.listUsers(
           { search: nameOf(search), role: nameOf(role), accountId },
           { page, perPage },
+          placeOf(request),
         )
-        return {
-          data: items.map(({ user, holdings }) =>
-            presentUser(user, holdings && holdingsIn(key, holdings), placeOf(request)),
-          ),
-          total_count: total,
-          page_count: Math.ceil(total / perPage),
-        }
+        return await sendUsers(reply, users, perPage)
       },
     )
 
@@ -154,10 +148,3 @@ export function tenantsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPl
     )
   }
 }
-
-/** What somebody belongs to and holds, as far as it concerns one tenant. */
-const holdingsIn = (tenant: string, { userId, members, grants }: Holdings): Holdings => ({
-  userId,
-  members: members.filter((member) => member.tenant === tenant),
-  grants: grants.filter((grant) => grant.tenant === tenant),
-})

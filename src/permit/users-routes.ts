@@ -1,5 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
 import type { Access } from '../http/access.ts'
 import { callerOf } from '../http/authenticate.ts'
@@ -17,6 +17,7 @@ import {
   userChanges,
 } from './schemas.ts'
 import type { Grant, UserWithHoldings } from './service.ts'
+import type { UserPage } from './user-pages-repository.ts'
 
 const READ: Access = { permission: 'postern.users:read' }
 const WRITE: Access = { permission: 'postern.users:write' }
@@ -35,17 +36,14 @@ export function usersRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPlug
     app.get(
       '/users',
       { config: { access: READ }, schema: { hide: true, querystring: UsersQuery } },
-      async (request) => {
+      async (request, reply) => {
         const { page, per_page: perPage, search, role } = request.query
-        const { items, total } = await permitOf(request).listUsers(
+        const users = await permitOf(request).listUsers(
           { search: nameOf(search), role: nameOf(role) },
           { page, perPage },
+          placeOf(request),
         )
-        return {
-          data: items.map((item) => present(request, item)),
-          total_count: total,
-          page_count: Math.ceil(total / perPage),
-        }
+        return await sendUsers(reply, users, perPage)
       },
     )
 
@@ -121,6 +119,12 @@ export function usersRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPlug
     )
   }
 }
+
+/** Sends a page of people, which is JSON already. */
+export const sendUsers = (reply: FastifyReply, { data, total }: UserPage, perPage: number) =>
+  reply
+    .type('application/json; charset=utf-8')
+    .send(`{"data":${data},"total_count":${total},"page_count":${Math.ceil(total / perPage)}}`)
 
 type GrantFields = Static<typeof UserGrantBody>
 

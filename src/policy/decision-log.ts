@@ -2,6 +2,7 @@ import { lt, sql } from 'drizzle-orm'
 import type { Config } from '../config.ts'
 import type { Database } from '../db/client.ts'
 import { isUnavailable } from '../db/errors.ts'
+import { prune } from '../db/prune.ts'
 import { decisionLog } from '../db/schema.ts'
 import { newId } from '../ids.ts'
 import type { Decision, Question } from './engine/model.ts'
@@ -108,9 +109,11 @@ export function createDecisionLog({ database: { db }, config, write }: Dependenc
 
     /** Removes decisions older than DECISION_LOG_RETENTION_DAYS. */
     async prune(): Promise<void> {
-      await db
-        .delete(decisionLog)
-        .where(lt(decisionLog.decidedAt, sql`now() - make_interval(days => ${config.retentionDays})`))
+      await prune(
+        db,
+        decisionLog,
+        lt(decisionLog.decidedAt, sql`now() - make_interval(days => ${config.retentionDays})`),
+      )
     },
 
     /** Writes what is still kept. */

@@ -1,8 +1,9 @@
 import type { Config } from '../config.ts'
 import { beforeCommit, type Database, DEFAULT_ENVIRONMENT } from '../db/client.ts'
+import { createMirrorRepository, MIRROR_TASK, type MirrorSubject } from '../jobs/mirror-repository.ts'
 import { createMirrorToPermit } from '../jobs/mirror-to-permit.ts'
-import { createJobsRepository } from '../jobs/repository.ts'
-import { createJobWorker, installJobs } from '../jobs/worker.ts'
+import type { JobsRepository } from '../jobs/repository.ts'
+import type { Jobs } from '../jobs/service.ts'
 import type { BreakerState } from './circuit-breaker.ts'
 import {
   createDecisions,
@@ -25,6 +26,8 @@ type Dependencies = {
   config: Config
   database: Database
   decisions: Omit<DecisionsDependencies, 'environmentId'>
+  jobs: Jobs
+  jobsRepository: JobsRepository
   warn: Warn
 }
 
@@ -33,6 +36,8 @@ const usesPermit = ({ engine }: Config): boolean =>
   engine.decidesWith === 'permit' || engine.guardsWith === 'permit' || engine.shadow === 'permit'
 
 const WARN_EVERY_MS = 10_000
+/** How soon what could not be mirrored is tried again, however often it failed. */
+const MIRROR_RETRY_MS = 60_000
 
 /** The engines that the configuration chooses, for the default environment and for the guard of the routes. */
 export function createPolicyEngines(dependencies: Dependencies) {
@@ -75,18 +80,16 @@ export function createPolicyEngines(dependencies: Dependencies) {
   }
 
   const adapter = createPermitAdapter({ permit: client, readFacts })
-  const jobs = createJobsRepository(database, DEFAULT_ENVIRONMENT)
+  const jobs = createMirrorRepository(database, dependencies.jobsRepository, DEFAULT_ENVIRONMENT)
   const mirror = createMirrorToPermit({
     jobs,
     mirror: adapter,
     scope: { application: decidesWith === 'permit' || shadow === 'permit', builtin: guardsWith === 'permit' },
   })
-  const worker = createJobWorker({
-    database,
-    jobs,
-    mirror,
-    prepare: config.database.prepare,
-    onWarning: (details, message) => warn(message, details, message),
+  dependencies.jobs.handle(MIRROR_TASK, {
+    // Nobody else adds jobs of this name.
+    run: async (payload) => await mirror.run(payload as MirrorSubject),
+    retriesWithinMs: MIRROR_RETRY_MS,
   })
   beforeCommit(database.db, async (tx) => await jobs.enqueueChangesOf(tx))
 
@@ -134,12 +137,10 @@ export function createPolicyEngines(dependencies: Dependencies) {
     permit: {
       adapter,
       jobs,
-      worker,
 
-      /** Loads the SDK and makes the tables of the jobs. @throws StartupError when the SDK is not installed */
+      /** Loads the SDK. @throws StartupError when it is not installed */
       async prepare(): Promise<void> {
         await client.load()
-        await installJobs(database)
       },
 
       /** Writes what the guard asks for, if it asks Permit. @throws PermitUnavailableError, PermitRefusalError */
@@ -167,7 +168,7 @@ export type PermitState = {
 }
 
 /** `warn` for each kind of thing once in ten seconds, with how often it was held back. */
-function sparingly(warn: Warn): (kind: string, ...warning: Parameters<Warn>) => void {
+export function sparingly(warn: Warn): (kind: string, ...warning: Parameters<Warn>) => void {
   const last = new Map<string, { at: number; heldBack: number }>()
   return (kind, details, message) => {
     const now = performance.now()

@@ -1,5 +1,6 @@
 import { eq, sql } from 'drizzle-orm'
 import type { Database, Tx } from '../db/client.ts'
+import { prune } from '../db/prune.ts'
 import { policyChanges, policyVersions } from '../db/schema.ts'
 
 /**
@@ -93,7 +94,7 @@ export function createVersionsRepository({ db, pool, prepare }: Database) {
 
     /** Removes changes older than ten minutes; whoever still lacks them begins anew. */
     async pruneChanges(): Promise<void> {
-      await db.delete(policyChanges).where(sql`${policyChanges.createdAt} < now() - interval '10 minutes'`)
+      await prune(db, policyChanges, sql`${policyChanges.createdAt} < now() - interval '10 minutes'`)
     },
   }
 }

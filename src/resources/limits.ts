@@ -16,6 +16,8 @@ export const LIMITS = {
   proxyConfigs: { most: 100, what: 'proxies in an environment' },
   mappingRules: { most: 2000, what: 'mapping rules in an environment' },
   expressions: { most: 10_000, what: 'instructions in the regular expressions of an environment' },
+  accountInvitations: { most: 1000, what: 'open invitations to an account' },
+  webhooks: { most: 1000, what: 'webhooks in an environment' },
   invites: { most: 10_000, what: 'invitations in an environment' },
 } as const
 

@@ -1,5 +1,6 @@
 import { lte, sql } from 'drizzle-orm'
 import type { Database, Executor } from '../db/client.ts'
+import { prune } from '../db/prune.ts'
 import { revocationFeed, revocations } from '../db/schema.ts'
 
 /** What ends: all tokens of a session, one token, or those of a user or client whose `ver` is lower than `ver`. */
@@ -25,7 +26,6 @@ export type Stretch = {
 
 /** Beyond the configured life of a token: for clocks that differ. */
 const SKEW_SECONDS = 60
-const PRUNED_AT_ONCE = 10_000
 
 type StretchRow = {
   epoch: string
@@ -87,17 +87,9 @@ export function createRevocationsRepository({ db, pool, prepare }: Database) {
       await db.execute(sql`select pg_notify(${channel}, ${payload})`)
     },
 
-    /** Removes rows that no token outlives, in statements that are short. */
+    /** Removes rows that no token outlives. */
     async prune(): Promise<void> {
-      for (;;) {
-        const expired = db
-          .select({ id: revocations.id })
-          .from(revocations)
-          .where(lte(revocations.expiresAt, sql`now()`))
-          .limit(PRUNED_AT_ONCE)
-        const { rowCount } = await db.delete(revocations).where(sql`${revocations.id} in (${expired})`)
-        if ((rowCount ?? 0) < PRUNED_AT_ONCE) return
-      }
+      await prune(db, revocations, lte(revocations.expiresAt, sql`now()`))
     },
   }
 }

@@ -1,6 +1,6 @@
 import { asc, eq, sql } from 'drizzle-orm'
 import { DEFAULT_ENVIRONMENT, type Tx } from '../db/client.ts'
-import { resources, roles } from '../db/schema.ts'
+import { resources, roleAssignments, roles } from '../db/schema.ts'
 import { isUuid } from '../ids.ts'
 import { effectivePermissionsOfRole } from './repository.ts'
 
@@ -21,6 +21,9 @@ export type NewAssignment = {
   accountId: string
   instanceId: string | null
 }
+
+/** One that was held until now. */
+export type EndedAssignment = Omit<NewAssignment, 'id'> & { expiresAt: Date | null }
 
 export type BulkRolesRepository = ReturnType<typeof createBulkRolesRepository>
 
@@ -58,10 +61,32 @@ export function createBulkRolesRepository(environmentId = DEFAULT_ENVIRONMENT) {
         on conflict do nothing`)
     },
 
+    /** Ends those that are held and have not expired. @returns them */
+    async deleteAssignments(
+      assignments: readonly Omit<NewAssignment, 'id'>[],
+      tx: Tx,
+    ): Promise<EndedAssignment[]> {
+      return await tx
+        .delete(roleAssignments)
+        .where(
+          sql`${roleAssignments.id} in (
+            select a.id from ${recordsOf(assignments)}
+            join role_assignments a on a.user_id = x."userId" and a.role_id = x."roleId"
+              and a.account_id = x."accountId" and a.resource_instance_id is not distinct from x."instanceId"
+            where coalesce(a.expires_at > now(), true))`,
+        )
+        .returning({
+          userId: roleAssignments.userId,
+          roleId: roleAssignments.roleId,
+          accountId: sql<string>`${roleAssignments.accountId}`,
+          instanceId: roleAssignments.resourceInstanceId,
+          expiresAt: roleAssignments.expiresAt,
+        })
+    },
+
     /** Writes those that are not held yet, also in place of the same ones that have expired. @returns their ids */
     async insertAssignments(assignments: readonly NewAssignment[], tx: Tx): Promise<Set<string>> {
-      const records = sql`json_to_recordset(${JSON.stringify(assignments)}::json) as x (id uuid, "userId" uuid,
-        "roleId" uuid, "accountId" uuid, "instanceId" uuid)`
+      const records = recordsOf(assignments)
       await tx.execute(sql`
         delete from role_assignments a using ${records}
         where a.user_id = x."userId" and a.role_id = x."roleId" and a.account_id = x."accountId"
@@ -75,3 +100,8 @@ export function createBulkRolesRepository(environmentId = DEFAULT_ENVIRONMENT) {
     },
   }
 }
+
+/** The assignments as a table `x`. */
+const recordsOf = (assignments: readonly Partial<NewAssignment>[]) =>
+  sql`json_to_recordset(${JSON.stringify(assignments)}::json) as x (id uuid, "userId" uuid, "roleId" uuid,
+    "accountId" uuid, "instanceId" uuid)`

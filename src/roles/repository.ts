@@ -32,6 +32,8 @@ export type RoleRow = {
   defaultReach: Reach
   attributes: Record<string, unknown> | null
   noDirectRolesOnObject: boolean
+  /** Whether whoever holds it must sign in with two factors. */
+  isMfaRequired: boolean
   isBuiltin: boolean
   revision: number
   createdAt: Date
@@ -59,7 +61,10 @@ export type DerivationRow = {
 }
 
 export type RoleChanges = Partial<
-  Pick<RoleRow, 'name' | 'description' | 'defaultReach' | 'attributes' | 'noDirectRolesOnObject'>
+  Pick<
+    RoleRow,
+    'name' | 'description' | 'defaultReach' | 'attributes' | 'noDirectRolesOnObject' | 'isMfaRequired'
+  >
 >
 
 /** A role as one user holds it; `accountId` null means in every account. */
@@ -124,6 +129,7 @@ const roleColumns = {
   defaultReach: roles.defaultReach,
   attributes: roles.attributes,
   noDirectRolesOnObject: roles.noDirectRolesOnObject,
+  isMfaRequired: roles.isMfaRequired,
   isBuiltin: roles.isBuiltin,
   revision: roles.revision,
   createdAt: roles.createdAt,
@@ -662,6 +668,8 @@ export function createRolesRepository({ db }: Database, environmentId = DEFAULT_
             eq(users.isActive, true),
             isNull(users.deletedAt),
             sql`${users.emailNormalized} is not null`,
+            sql`(${userCredentials.passwordHash} is not null or exists (
+              select from passkeys p where p.user_id = ${users.id} and p.is_user_verifying))`,
             sql`coalesce(${accounts.isActive} and ${accounts.deletedAt} is null, true)`,
           ),
         )

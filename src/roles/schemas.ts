@@ -10,6 +10,10 @@ const Reach = Type.String({
   description:
     'Where the role holds when it is given as the primary one: in the home account, or in every account',
 })
+const IsMfaRequired = Type.Boolean({
+  description:
+    'Whether whoever holds the role must sign in with two factors; of a built-in role only this changes',
+})
 const Scopes = Type.Array(Permission, { maxItems: 500, uniqueItems: true })
 const Extends = Type.Array(Key, {
   maxItems: 50,
@@ -26,6 +30,7 @@ export const RoleSchema = Type.Object(
     description: nullable(Description),
     default_reach: Reach,
     is_builtin: Type.Boolean(),
+    is_mfa_required: IsMfaRequired,
     scopes: Type.Array(Type.String(), {
       description: 'The permissions of the role, which are the scopes of its holders’ tokens',
       examples: [['post:read', 'post:write']],
@@ -57,6 +62,7 @@ export const CreateRoleBody = Type.Object(
     key: Type.Optional(Key),
     description: Type.Optional(nullable(Description)),
     default_reach: Type.Optional(Reach),
+    is_mfa_required: Type.Optional(IsMfaRequired),
     scopes: Type.Optional(Scopes),
     extends: Type.Optional(Extends),
     attributes: Type.Optional(nullable(Attributes)),
@@ -72,6 +78,7 @@ export const UpdateRoleBody = Type.Object(
     name: Type.Optional(RoleName),
     description: Type.Optional(nullable(Description)),
     default_reach: Type.Optional(Reach),
+    is_mfa_required: Type.Optional(IsMfaRequired),
     scopes: Type.Optional(Scopes),
     extends: Type.Optional(Extends),
     attributes: Type.Optional(nullable(Attributes)),
@@ -161,6 +168,7 @@ export const presentRole = (row: RoleRow): Static<typeof RoleSchema> => ({
   description: row.description,
   default_reach: row.defaultReach,
   is_builtin: row.isBuiltin,
+  is_mfa_required: row.isMfaRequired,
   scopes: row.permissions,
   extends: row.extends,
   effective_scopes: row.effectivePermissions,
@@ -201,16 +209,18 @@ export const assignmentTerms = ({
 })
 
 /** The fields of a body as the service takes them. */
-export function roleFields({ default_reach, scopes, ...fields }: UpdateRole): Omit<
+export function roleFields({ default_reach, is_mfa_required, scopes, ...fields }: UpdateRole): Omit<
   UpdateRole,
-  'default_reach' | 'scopes'
+  'default_reach' | 'is_mfa_required' | 'scopes'
 > & {
   defaultReach?: 'account' | 'any'
+  isMfaRequired?: boolean
   permissions?: string[]
 } {
   return {
     ...fields,
     ...(default_reach !== undefined && { defaultReach: default_reach === 'any' ? 'any' : 'account' }),
+    ...(is_mfa_required !== undefined && { isMfaRequired: is_mfa_required }),
     ...(scopes !== undefined && { permissions: scopes }),
   }
 }

@@ -16,6 +16,8 @@ export type RoleUpdate = {
   defaultReach?: Reach
   attributes?: Record<string, unknown> | null
   noDirectRolesOnObject?: boolean
+  /** Whether whoever holds it must sign in with two factors. */
+  isMfaRequired?: boolean
   /** `resource:action`; of a role of a resource, the action alone means one of that resource. */
   permissions?: readonly string[]
   /** Keys of roles of the same kind whose permissions this one has too. */
@@ -163,7 +165,7 @@ export function createRolesService({
     },
 
     /**
-     * Changes a role of the application. Tokens of its holders, and of the holders of roles that extend it, end at
+     * Changes a role of the application; of a built-in one, whether it demands two factors. Tokens of its holders, and of the holders of roles that extend it, end at
      * once when it loses a permission; what it gains is in their next token.
      * @throws AppError role_not_found, role_is_builtin, role_cycle, validation_failed, limit_reached, precondition_failed
      */
@@ -176,7 +178,7 @@ export function createRolesService({
     ): Promise<RoleRow> {
       return await transact(db, async (tx) => {
         await roles.lockDefinitions(tx)
-        const role = await lockChangeable(id, owner, tx)
+        const role = (await roles.lockRole(id, tx, 'no key update', owner?.id)) ?? fail('role_not_found')
         assertMatches(ifMatch, role.revision)
         return await this.changeRole(caller, role, changes, owner, tx)
       })
@@ -191,7 +193,8 @@ export function createRolesService({
       tx: Tx,
     ): Promise<RoleRow> {
       const { id } = role
-      if (role.isBuiltin) throw new AppError('role_is_builtin')
+      if (role.isBuiltin && Object.keys(changes).some((field) => field !== 'isMfaRequired'))
+        throw new AppError('role_is_builtin')
       const { permissions, extends: parents, ...fields } = changes
       await roles.updateRole(id, fields, tx)
       if (permissions) await givePermissions(id, permissions, owner, tx, '/body')

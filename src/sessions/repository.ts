@@ -3,6 +3,7 @@ import type { Grantee } from '../auth/grants.ts'
 import { HELD_ROLES } from '../auth/repository.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
+import { prune } from '../db/prune.ts'
 import { sessions } from '../db/schema.ts'
 
 /** Why a session ended, as its row says it. That of a closed account is ended by a trigger. */
@@ -13,6 +14,8 @@ export type EndReason =
   | 'token_revoked'
   | 'refresh_token_reused'
   | 'password_changed'
+  | 'factor_changed'
+  | 'factors_reset'
   | 'user_deactivated'
   | 'user_deleted'
   | 'account_closed'
@@ -67,9 +70,12 @@ export type Rotation = {
 }
 
 /** A session that was refreshed, and what its holder may do now. */
-export type Rotated = Grantee & {
+export type Rotated = Pick<Grantee, 'mustChange' | 'roles'> & {
   userId: string
   accountId: string | null
+  isAccountMfaRequired: boolean
+  amr: string[]
+  authenticatedAt: Date
   scope: string | null
   audiences: string[] | null
   tokenVersion: number
@@ -78,6 +84,9 @@ export type Rotated = Grantee & {
   /** Until its end unless it is refreshed before. */
   idleSecondsLeft: number
 }
+
+/** A live session as it stands, for a further access token of it. */
+export type SessionForToken = Rotated & { clientId: string; dpopThumbprint: string | null }
 
 export type SessionLimits = { reuseIntervalSeconds: number; idleSeconds: number }
 
@@ -109,15 +118,40 @@ export function createSessionsRepository(
      * concurrent requests the first writes, the others wait for its row and find its work done.
      */
     async rotate(rotation: Rotation, limits: SessionLimits): Promise<Rotated | undefined> {
+      const { sessionId, clientId, hash, successorHash, accountId, dpopThumbprint } = rotation
       const { rows } = await pool.query<Rotated>({
         ...named('rotate_refresh_token'),
         text: ROTATE,
         values: [
-          ...[rotation.sessionId, rotation.clientId, rotation.hash, rotation.successorHash],
-          ...[limits.reuseIntervalSeconds, rotation.accountId, limits.idleSeconds, rotation.dpopThumbprint],
+          ...[limits.reuseIntervalSeconds, limits.idleSeconds],
+          ...[sessionId, clientId, hash, successorHash, accountId, dpopThumbprint],
         ],
       })
       return rows[0]
+    },
+
+    /**
+     * The same for several sessions, in one statement, which passes over those whose row somebody else holds.
+     * @returns those that were refreshed, by session
+     */
+    async rotateMany(
+      rotations: readonly Rotation[],
+      limits: SessionLimits,
+    ): Promise<ReadonlyMap<string, Rotated>> {
+      const { rows } = await pool.query<Rotated & { sessionId: string }>({
+        ...named('rotate_refresh_tokens'),
+        text: ROTATE_MANY,
+        values: [
+          ...[limits.reuseIntervalSeconds, limits.idleSeconds],
+          rotations.map(({ sessionId }) => sessionId),
+          rotations.map(({ clientId }) => clientId),
+          rotations.map(({ hash }) => hash),
+          rotations.map(({ successorHash }) => successorHash),
+          rotations.map(({ accountId }) => accountId),
+          rotations.map(({ dpopThumbprint }) => dpopThumbprint),
+        ],
+      })
+      return new Map(rows.map((row) => [row.sessionId, row]))
     },
 
     /** A live session that can be refreshed, and what a token with this hash is to it. */
@@ -185,6 +219,42 @@ export function createSessionsRepository(
       return row?.userId
     },
 
+    /** How the holder of a live session was authenticated, and how long ago. */
+    async findAuthentication(id: string): Promise<{ amr: string[]; ageSeconds: number } | undefined> {
+      const [row] = await db
+        .select({
+          amr: sessions.amr,
+          ageSeconds: sql<number>`extract(epoch from now() - ${sessions.authenticatedAt})::float8`,
+        })
+        .from(sessions)
+        .where(and(isOurs, eq(sessions.id, id), IS_LIVE))
+      return row
+    },
+
+    /** Notes that the holder of a live session has shown these factors just now, beside those shown before. */
+    async reauthenticate(id: string, methods: readonly string[], tx: Tx): Promise<boolean> {
+      const renewed = await tx
+        .update(sessions)
+        .set({
+          amr: sql`array(select distinct unnest(${sessions.amr} || ${sql.param([...methods])}::text[]))`,
+          authenticatedAt: sql`now()`,
+        })
+        .where(and(isOurs, eq(sessions.id, id), IS_LIVE))
+        .returning({ id: sessions.id })
+      return renewed.length === 1
+    },
+
+    /** What an access token of a live session may say now, as a refresh would find it. */
+    async findForToken(id: string): Promise<SessionForToken | undefined> {
+      const { rows } = await pool.query<SessionForToken>(
+        `select s.client_id as "clientId", s.dpop_thumbprint as "dpopThumbprint", ${GRANTED}
+        from sessions s join users on users.id = s.user_id
+        where s.id = $1 and s.ended_at is null and s.expires_at > now() and s.idle_expires_at > now()`,
+        [id],
+      )
+      return rows[0]
+    },
+
     /** Ends a live session; returns whose it was. */
     async endSession(id: string, reason: EndReason, tx: Tx): Promise<Ended | undefined> {
       const [ended] = await tx
@@ -228,12 +298,11 @@ export function createSessionsRepository(
 
     /** Removes sessions that decide nothing any more: no access token of theirs can live. Returns how many went. */
     async prune(): Promise<number> {
-      const gone = await db
-        .delete(sessions)
-        .where(
-          sql`least(${sessions.expiresAt}, ${sessions.idleExpiresAt}, ${sessions.endedAt}) < now() - interval '1 day'`,
-        )
-      return gone.rowCount ?? 0
+      return await prune(
+        db,
+        sessions,
+        sql`least(${sessions.expiresAt}, ${sessions.idleExpiresAt}, ${sessions.endedAt}) < now() - interval '1 day'`,
+      )
     },
   }
 }
@@ -243,33 +312,53 @@ export type Ended = Pick<SessionRow, 'id' | 'userId' | 'accountId'>
 
 const end = (reason: EndReason) => ({ endedAt: sql`now()`, endReason: reason })
 
-// Written out and prepared by name, because planning it anew costs more than it does. What it sets is the same for the
-// current token and for the one before; only the times differ. A public client, and no other has sessions yet, is bound
-// to the key that it proves first (RFC 9449 §5).
-const ROTATE = `
-  update sessions s set
-    account_id = coalesce($6::uuid, s.account_id),
-    refresh_hash = $4,
-    previous_refresh_hash = $3,
-    dpop_thumbprint = coalesce(s.dpop_thumbprint, $8),
-    refreshed_at = case when s.refresh_hash = $3 then now() else s.refreshed_at end,
-    idle_expires_at = case when s.refresh_hash = $3
-      then least(now() + $7::int * interval '1 second', s.expires_at) else s.idle_expires_at end
-  from users
-  where s.id = $1 and s.client_id = $2
-    and (s.refresh_hash = $3
-      or s.previous_refresh_hash = $3 and s.refresh_hash = $4
-        and $5::int > 0 and s.refreshed_at > now() - $5::int * interval '1 second')
-    and s.ended_at is null and s.expires_at > now() and s.idle_expires_at > now()
-    and (s.dpop_thumbprint is null or s.dpop_thumbprint = $8)
-    and users.id = s.user_id and users.is_active and users.deleted_at is null
-    and (coalesce($6, s.account_id) is null or exists (
-      select from account_members m join accounts a on a.id = m.account_id
-      where m.account_id = coalesce($6, s.account_id) and m.user_id = s.user_id and m.status = 'active'
-        and a.is_active and a.deleted_at is null))
-  returning s.user_id as "userId", s.account_id as "accountId", s.scope, s.audiences,
+/** What the tokens of the session `s` of `users` may say now. */
+const GRANTED = `s.user_id as "userId", s.account_id as "accountId", s.scope, s.audiences,
+    s.amr, s.authenticated_at as "authenticatedAt",
+    coalesce((select a.is_mfa_required from accounts a where a.id = s.account_id), false) as "isAccountMfaRequired",
     users.token_version as "tokenVersion",
     coalesce((select must_change from user_credentials c where c.user_id = users.id), false) as "mustChange",
     floor(extract(epoch from s.expires_at - now()))::int as "secondsLeft",
     floor(extract(epoch from s.idle_expires_at - now()))::int as "idleSecondsLeft",
     ${HELD_ROLES} as roles`
+
+// Written out and prepared by name, because planning it anew costs more than it does. What it sets is the same for the
+// current token and for the one before; only the times differ. A public client, and no other has sessions yet, is bound
+// to the key that it proves first (RFC 9449 §5).
+const rotation = (asked: string): string => `
+  update sessions s set
+    account_id = coalesce(x.account_id, s.account_id),
+    refresh_hash = x.successor_hash,
+    previous_refresh_hash = x.hash,
+    dpop_thumbprint = coalesce(s.dpop_thumbprint, x.dpop_thumbprint),
+    refreshed_at = case when s.refresh_hash = x.hash then now() else s.refreshed_at end,
+    idle_expires_at = case when s.refresh_hash = x.hash
+      then least(now() + $2::int * interval '1 second', s.expires_at) else s.idle_expires_at end
+  from ${asked}, users
+  where s.id = x.id and s.client_id = x.client_id
+    and (s.refresh_hash = x.hash
+      or s.previous_refresh_hash = x.hash and s.refresh_hash = x.successor_hash
+        and $1::int > 0 and s.refreshed_at > now() - $1::int * interval '1 second')
+    and s.ended_at is null and s.expires_at > now() and s.idle_expires_at > now()
+    and (s.dpop_thumbprint is null or s.dpop_thumbprint = x.dpop_thumbprint)
+    and users.id = s.user_id and users.is_active and users.deleted_at is null
+    and (coalesce(x.account_id, s.account_id) is null or exists (
+      select from account_members m join accounts a on a.id = m.account_id
+      where m.account_id = coalesce(x.account_id, s.account_id) and m.user_id = s.user_id and m.status = 'active'
+        and a.is_active and a.deleted_at is null))
+  returning s.id as "sessionId", ${GRANTED}`
+
+const ROTATE =
+  rotation(`(select $3::uuid as id, $4::text as client_id, $5::text as hash, $6::text as successor_hash,
+    $7::uuid as account_id, $8::text as dpop_thumbprint) x`)
+
+// What waits for no lock holds nobody up, and is in no deadlock.
+const ROTATE_MANY = `
+  with asked as materialized (
+    select * from unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::text[])
+      as x (id, client_id, hash, successor_hash, account_id, dpop_thumbprint)),
+  free as materialized (
+    select s.id from sessions s join asked x on x.id = s.id
+    where s.refresh_hash = x.hash or s.previous_refresh_hash = x.hash
+    for no key update of s skip locked)
+  ${rotation('asked x join free using (id)')}`

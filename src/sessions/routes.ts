@@ -6,12 +6,11 @@ import { presentToken, TokenSchema } from '../auth/schemas.ts'
 import { type AccessTokenClaims, FIRST_PARTY_CLIENT } from '../auth/tokens.ts'
 import { AppError, fail } from '../errors.ts'
 import type { Access } from '../http/access.ts'
-import { callerOf, personOf } from '../http/authenticate.ts'
+import { callerOf, personOf, themselves } from '../http/authenticate.ts'
 import { pageRequestOf, sendPage } from '../http/paging.ts'
 import { createRefreshCookie } from '../http/refresh-cookie.ts'
 import { NoContent, problem, ref, UserIdParams } from '../http/schemas.ts'
 import type { BuiltinPermission } from '../permissions.ts'
-import type { UserPrincipal } from '../principal.ts'
 import type { Services } from '../services.ts'
 import {
   ListSessionsQuery,
@@ -254,12 +253,6 @@ export function sessionsRoutes({ sessions, users, config, issuer }: Dependencies
       return false
     }
   }
-}
-
-/** The person, in person: devices and addresses are no business of who acts for them. @throws AppError insufficient_scope */
-function themselves(request: FastifyRequest): UserPrincipal {
-  const { principal } = personOf(request)
-  return principal.actingClientId === undefined ? principal : fail('insufficient_scope')
 }
 
 const origin = (request: FastifyRequest) => ({ requestId: request.id, address: request.ip })

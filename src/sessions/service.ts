@@ -1,16 +1,21 @@
 import type { AuditRepository } from '../audit/repository.ts'
 import {
   type EffectivePermissions,
+  type Grantee,
   grant,
+  isMultiFactor,
   lifetimeOf,
+  type MfaRule,
+  needsSecondFactor,
   type RoleAtSignIn,
   scopesNamed,
 } from '../auth/grants.ts'
 import type { AuthRepository, NewSession } from '../auth/repository.ts'
-import type { TokenIssuer } from '../auth/tokens.ts'
+import { ONE_FACTOR, type TokenIssuer, TWO_FACTORS } from '../auth/tokens.ts'
 import type { Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { type Database, transact } from '../db/client.ts'
+import { combined } from '../db/combined.ts'
 import type { Page, PageRequest } from '../db/paging.ts'
 import { AppError, fail } from '../errors.ts'
 import { newId } from '../ids.ts'
@@ -18,7 +23,14 @@ import { type Caller, sessionHolder, type UserPrincipal } from '../principal.ts'
 import type { RolesService } from '../roles/service.ts'
 import type { UsersRepository } from '../users/repository.ts'
 import { hashOf, type RefreshToken, type RefreshTokens } from './refresh-tokens.ts'
-import type { EndReason, Rotated, SessionOfToken, SessionRow, SessionsRepository } from './repository.ts'
+import type {
+  EndReason,
+  Rotated,
+  Rotation,
+  SessionOfToken,
+  SessionRow,
+  SessionsRepository,
+} from './repository.ts'
 
 /** What a session begins with. */
 export type Beginning = {
@@ -27,6 +39,8 @@ export type Beginning = {
   clientId: string
   /** As the request has it. */
   scope: string | undefined
+  /** How the person was authenticated. */
+  amr: readonly string[]
   userAgent: string | undefined
   address: string
 }
@@ -67,6 +81,9 @@ export type AccessOfSession = {
   tokenVersion: number
   granted: EffectivePermissions
   roles: readonly RoleAtSignIn[]
+  /** How its person was authenticated, and when last. */
+  amr: readonly string[]
+  authenticatedAt: Date
   /** Until the session ends, however much it is used. */
   secondsLeft: number
   /** Null: this service. */
@@ -86,10 +103,15 @@ type Dependencies = {
   roles: RolesService
   audit: AuditRepository
   limits: Config['sessions']
+  mfaRule: MfaRule
   /** The audience of access tokens that name no other. */
   audience: string
   clock: Clock
 }
+
+/** How many sessions one statement refreshes, and how many such statements are under way at a time. */
+const MOST_ROTATIONS = 50
+const ROTATING_STATEMENTS = 2
 
 export function createSessionsService(dependencies: Dependencies) {
   const {
@@ -102,10 +124,19 @@ export function createSessionsService(dependencies: Dependencies) {
     roles,
     audit,
     limits,
+    mfaRule,
     audience,
     clock,
   } = dependencies
   const { db } = database
+
+  const rotateSession = combined<Rotation, Rotated>({
+    keyOf: ({ sessionId }) => sessionId,
+    many: async (rotations) => await sessions.rotateMany(rotations, limits),
+    one: async (rotation) => await sessions.rotate(rotation, limits),
+    most: MOST_ROTATIONS,
+    statements: ROTATING_STATEMENTS,
+  })
 
   /**
    * Refuses what does not fit before anything is written. Only a token that would be accepted gets so far, so that
@@ -125,14 +156,16 @@ export function createSessionsService(dependencies: Dependencies) {
     if (input.resource?.some((resource) => !audiences.includes(resource)))
       throw new AppError('invalid_target')
     if (wanted.length === 0) return
-    const grantee = { mustChange: false, roles: await attempts.findRolesAtSignIn(session.userId) }
+    const held = await attempts.findRolesAtSignIn(session.userId)
+    const grantee = { mustChange: false, isMfaMissing: false, roles: held }
     if (grant(grantee, accountId, wanted).scopes.length === 0) throw new AppError('invalid_scope')
   }
 
   /** The account that the session is to go on in, null for the one it is in. @throws AppError account_not_found */
   async function chosenAccount(session: SessionOfToken, account: string | undefined): Promise<string | null> {
     if (account === undefined) return null
-    return (await attempts.findMembership(session.userId, account)) ?? fail('account_not_found')
+    const chosen = (await attempts.findMembership(session.userId, account)) ?? fail('account_not_found')
+    return chosen.id
   }
 
   /** Prepares a refresh that asks for more than the next token. Returns the account to go on in, null for no change. */
@@ -162,7 +195,7 @@ export function createSessionsService(dependencies: Dependencies) {
     const { clientId, dpopThumbprint = null } = input
     const rotation = { sessionId, clientId, hash: hashOf(token.text), accountId, dpopThumbprint }
     for (const refreshToken of refreshTokens.successorsOf(token)) {
-      const rotated = await sessions.rotate({ ...rotation, successorHash: hashOf(refreshToken) }, limits)
+      const rotated = await rotateSession({ ...rotation, successorHash: hashOf(refreshToken) })
       if (rotated) return { refreshToken, rotated }
     }
     return undefined
@@ -188,12 +221,24 @@ export function createSessionsService(dependencies: Dependencies) {
     })
   }
 
+  /** Whether two factors are required is asked anew at each refresh: accounts and roles may have come to demand it. */
+  const granteeOf = (rotated: Rotated): Grantee => ({
+    mustChange: rotated.mustChange,
+    isMfaMissing:
+      !isMultiFactor(rotated.amr) &&
+      needsSecondFactor(mfaRule, rotated.roles, {
+        id: rotated.accountId,
+        isMfaRequired: rotated.isAccountMfaRequired,
+      }),
+    roles: rotated.roles,
+  })
+
   return {
     /**
      * A session that is not stored yet, its first refresh token, and the audit row of its beginning: for the statement
      * that writes them together with the rest of a sign-in.
      */
-    begin({ userId, accountId, clientId, scope, userAgent, address }: Beginning) {
+    begin({ userId, accountId, clientId, scope, amr, userAgent, address }: Beginning) {
       const id = newId()
       const refreshToken = refreshTokens.create(id)
       const session: NewSession = {
@@ -204,6 +249,7 @@ export function createSessionsService(dependencies: Dependencies) {
         userAgent: userAgent?.slice(0, 512) ?? null,
         address,
         scope: scopesNamed(scope).join(' ') || null,
+        amr,
         refreshHash: hashOf(refreshToken),
         idleSeconds: limits.idleSeconds,
         maxSeconds: limits.maxSeconds,
@@ -228,6 +274,9 @@ export function createSessionsService(dependencies: Dependencies) {
         account_id: granted.accountId,
         sid: access.sessionId,
         ver: access.tokenVersion,
+        auth_time: Math.floor(access.authenticatedAt.getTime() / 1000),
+        amr: access.amr,
+        acr: isMultiFactor(access.amr) ? TWO_FACTORS : ONE_FACTOR,
         ...(audiences && { aud: audiences.length === 1 ? audiences[0] : [...audiences] }),
         ...(dpopThumbprint !== undefined && { cnf: { jkt: dpopThumbprint } }),
       }
@@ -257,7 +306,11 @@ export function createSessionsService(dependencies: Dependencies) {
         ...rotated,
         sessionId: token.sessionId,
         clientId: input.clientId,
-        granted: grant(rotated, rotated.accountId, named.length > 0 ? named : scopesNamed(rotated.scope)),
+        granted: grant(
+          granteeOf(rotated),
+          rotated.accountId,
+          named.length > 0 ? named : scopesNamed(rotated.scope),
+        ),
         audiences: input.resource?.length ? input.resource : rotated.audiences,
         dpopThumbprint: input.dpopThumbprint,
       })
@@ -267,6 +320,38 @@ export function createSessionsService(dependencies: Dependencies) {
         refreshToken,
         refreshExpiresInSeconds: rotated.idleSecondsLeft,
       }
+    },
+
+    /**
+     * Notes that the caller has authenticated anew in the session, and gives a further access token of it that says so.
+     * @param methods as the claim `amr` has them; they join those of the session
+     * @throws AppError invalid_token when the session has ended meanwhile
+     */
+    async reauthenticate(
+      caller: Caller,
+      { userId, sessionId, accountId }: UserPrincipal,
+      methods: readonly string[],
+    ): Promise<Pick<Refreshed, 'accessToken' | 'expiresInSeconds' | 'scope'>> {
+      await transact(db, async (tx) => {
+        if (!(await sessions.reauthenticate(sessionId, methods, tx))) throw new AppError('invalid_token')
+        await audit.append(
+          {
+            action: 'session.reauthenticated',
+            caller,
+            target: { type: 'user', id: userId },
+            accountId,
+            details: { session_id: sessionId, amr: methods },
+          },
+          tx,
+        )
+      })
+      const session = (await sessions.findForToken(sessionId)) ?? fail('invalid_token')
+      return await this.issueAccessToken({
+        ...session,
+        sessionId,
+        granted: grant(granteeOf(session), session.accountId, scopesNamed(session.scope)),
+        dpopThumbprint: session.dpopThumbprint ?? undefined,
+      })
     },
 
     /** The live session of a refresh token that was issued for it, however old, of whichever client. */

@@ -112,7 +112,6 @@ export function createBulkUsersRepository(environmentId = DEFAULT_ENVIRONMENT) {
         .update(users)
         .set({
           deletedAt: sql`now()`,
-          isActive: false,
           tokenVersion: sql`${users.tokenVersion} + 1`,
           updatedAt: sql`now()`,
         })

@@ -1,5 +1,6 @@
-import { and, eq, inArray, isNull, type Placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, eq, inArray, isNotNull, isNull, type Placeholder, type SQL, sql } from 'drizzle-orm'
 import { LRUCache } from 'lru-cache'
+import type { MfaRule } from '../auth/grants.ts'
 import { foldCase, normalizeEmail } from '../case-folding.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
@@ -23,6 +24,7 @@ import {
 } from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
+import { BUILTIN_ROLES } from '../permissions.ts'
 
 /** How many people one statement updates. */
 const RAISED_AT_ONCE = 5000
@@ -78,6 +80,8 @@ export type Holder = UserRow & {
   tokenVersion: number
   isAccountActive: boolean
   mustChangePassword: boolean
+  /** Whether two factors are demanded of the session, and it was begun with one. */
+  isMfaMissing: boolean
 }
 
 const userColumns = {
@@ -113,6 +117,11 @@ export const USER_SORTS = ['created_at', 'email', 'full_name', 'updated_at'] as 
 
 export type UsersRepository = ReturnType<typeof createUsersRepository>
 
+/** The built-in roles that hold a permission of this service; roles of the application cannot hold one. */
+const ADMIN_ROLES = Object.entries(BUILTIN_ROLES)
+  .filter(([, { permissions }]) => permissions.length > 0)
+  .map(([key]) => key)
+
 /** Of how many accounts the number of members is kept. */
 const KEPT_COUNTS = 100
 
@@ -138,6 +147,14 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
       tokenVersion: users.tokenVersion,
       isAccountActive: sql<boolean>`coalesce(${accounts.isActive} and ${accounts.deletedAt} is null, true)`,
       mustChangePassword: sql<boolean>`coalesce(${userCredentials.mustChange}, false)`,
+      isMfaMissing: sql<boolean>`case when 'mfa' = any(${sessions.amr}) then false
+        when ${sql.placeholder('mfaRule')}::text = 'everyone' or ${accounts.isMfaRequired} then true
+        else exists (select from role_assignments held join roles r on r.id = held.role_id
+          where held.user_id = ${users.id} and held.resource_instance_id is null
+            and (held.account_id is null or held.account_id = ${sql.placeholder('accountId')}::uuid)
+            and coalesce(held.expires_at > now(), true)
+            and (r.is_mfa_required or ${sql.placeholder('mfaRule')}::text = 'admins'
+              and r.key in ${ADMIN_ROLES} and r.is_builtin)) end`,
     })
     .from(sessions)
     .innerJoin(users, eq(users.id, sessions.userId))
@@ -166,8 +183,9 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
       sessionId: string,
       userId: string,
       accountId: string | null,
+      mfaRule: MfaRule,
     ): Promise<Holder | undefined> {
-      const [row] = await preparedHolder.execute({ sessionId, userId, accountId })
+      const [row] = await preparedHolder.execute({ sessionId, userId, accountId, mfaRule })
       return row
     },
 
@@ -281,7 +299,6 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
         .update(users)
         .set({
           deletedAt: sql`now()`,
-          isActive: false,
           tokenVersion: sql`${users.tokenVersion} + 1`,
           updatedAt: sql`now()`,
         })
@@ -312,6 +329,26 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
           target: userCredentials.userId,
           set: { passwordHash, mustChange, credentialsChangedAt: sql`now()` },
         })
+    },
+
+    /** Takes the password away; false when there was none. */
+    async removePassword(userId: string, tx: Tx): Promise<boolean> {
+      const removed = await tx
+        .update(userCredentials)
+        .set({ passwordHash: null, mustChange: false, credentialsChangedAt: sql`now()` })
+        .where(and(eq(userCredentials.userId, userId), isNotNull(userCredentials.passwordHash)))
+        .returning({ userId: userCredentials.userId })
+      return removed.length === 1
+    },
+
+    /** Notes that the person reads what is sent to their email; false when that was known. */
+    async verifyEmail(userId: string, tx: Tx): Promise<boolean> {
+      const verified = await tx
+        .update(userCredentials)
+        .set({ emailVerifiedAt: sql`now()` })
+        .where(and(eq(userCredentials.userId, userId), isNull(userCredentials.emailVerifiedAt)))
+        .returning({ userId: userCredentials.userId })
+      return verified.length === 1
     },
 
     /** Replaces a hash by one of the same password, unless the password was changed meanwhile. */

@@ -1,13 +1,15 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
-import Type from 'typebox'
+import Type, { type Static } from 'typebox'
 import { MembershipSchema, presentMembership } from '../accounts/schemas.ts'
-import { AppError } from '../errors.ts'
+import { DEFAULT_ENVIRONMENT } from '../db/client.ts'
+import { AppError, fail } from '../errors.ts'
 import type { Access } from '../http/access.ts'
 import { callerOf, personOf } from '../http/authenticate.ts'
 import { ifMatchOf, setEtag } from '../http/etag.ts'
 import { pageRequestOf, sendPage } from '../http/paging.ts'
 import { IfMatchHeaders, NoContent, problem, ref, UserIdParams } from '../http/schemas.ts'
+import { ACCEPTED, AcceptedSchema } from '../mail-links/schemas.ts'
 import type { BuiltinPermission } from '../permissions.ts'
 import type { Services } from '../services.ts'
 import {
@@ -23,7 +25,10 @@ import {
   userFilters,
 } from './schemas.ts'
 
-type Dependencies = Pick<Services, 'users' | 'accounts' | 'modelOf' | 'auth' | 'config'>
+type Dependencies = Pick<
+  Services,
+  'users' | 'accounts' | 'modelOf' | 'auth' | 'mailLinks' | 'locks' | 'config'
+>
 
 const userIdOf = (request: FastifyRequest): string => (request.params as { user_id: string }).user_id
 
@@ -33,6 +38,8 @@ export function usersRoutes({
   accounts,
   modelOf,
   auth,
+  mailLinks,
+  locks,
   config,
 }: Dependencies): FastifyPluginAsyncTypebox {
   const of = (request: FastifyRequest) => modelOf(request.environmentId)
@@ -99,9 +106,8 @@ export function usersRoutes({
       },
     )
 
-    app.post(
-      '/users/open',
-      {
+    const registration = <const R extends object>(answers: R) =>
+      ({
         config: { access: 'public' },
         schema: {
           operationId: 'registerUser',
@@ -109,29 +115,45 @@ export function usersRoutes({
           summary: 'Register oneself, when open registration is on',
           body: RegisterUserBody,
           response: {
-            201: ref(UserSchema),
+            ...answers,
             403: problem('Open registration is off'),
-            409: problem('The email is taken'),
             429: problem('Too many registrations from this address'),
           },
         },
-      },
-      async (request, reply) => {
-        if (!config.registration.isOpen) throw new AppError('registration_closed')
-        const { email, password, ...fields } = request.body
-        await auth.registrationFrom(request.ip)
-        const user = await users.registerUser(
-          { principal: undefined, requestId: request.id, address: request.ip },
-          { ...userFields(fields), email, password },
-        )
+      }) as const
+
+    async function register(request: FastifyRequest<{ Body: Static<typeof RegisterUserBody> }>) {
+      if (!config.registration.isOpen) throw new AppError('registration_closed')
+      const { email, password, ...fields } = request.body
+      await auth.registrationFrom(request.ip)
+      return await mailLinks.register(
+        { principal: undefined, requestId: request.id, address: request.ip },
+        { ...userFields(fields), email, password },
+      )
+    }
+
+    // Where addresses must be confirmed, nobody is told here whether one is taken.
+    if (config.mail.verification === 'required') {
+      app.post('/users/open', registration({ 202: ref(AcceptedSchema) }), async (request, reply) => {
+        await register(request)
+        return reply.code(202).send(ACCEPTED)
+      })
+    } else {
+      const answers = { 201: ref(UserSchema), 409: problem('The email is taken') }
+      app.post('/users/open', registration(answers), async (request, reply) => {
+        const user = (await register(request)) ?? fail('email_taken')
         return reply.code(201).header('location', '/api/v1/users/me').send(presentUser(user))
-      },
-    )
+      })
+    }
 
     app.get(
       '/users/me',
       {
-        config: { access: 'signed-in', isOpenBeforePasswordChange: true, ignoresEnvironment: true },
+        config: {
+          access: 'signed-in',
+          isOpenBefore: ['password_change', 'second_factor'],
+          ignoresEnvironment: true,
+        },
         schema: {
           operationId: 'getOwnUser',
           tags: ['Users'],
@@ -292,6 +314,30 @@ export function usersRoutes({
       },
       async (request, reply) => {
         await of(request).users.deleteUser(callerOf(request), request.params.user_id, ifMatchOf(request))
+        return reply.code(204).send(null)
+      },
+    )
+
+    app.post(
+      '/users/:user_id/unlock',
+      {
+        config: { access: resident('postern.users:write') },
+        schema: {
+          operationId: 'unlockUser',
+          tags: ['Users'],
+          summary: 'End the waits and stops after wrong passwords and codes of a user',
+          params: UserIdParams,
+          response: {
+            204: NoContent,
+            404: problem('No such user'),
+            409: problem('It is a machine that asks'),
+          },
+        },
+      },
+      async (request, reply) => {
+        // Whoever is in another environment does not sign in, and is never locked.
+        if (request.environmentId !== DEFAULT_ENVIRONMENT) throw new AppError('user_not_found')
+        await locks.unlock(callerOf(request), request.params.user_id)
         return reply.code(204).send(null)
       },
     )

@@ -6,6 +6,8 @@ import { normalizeEmail } from '../case-folding.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Tx, transact } from '../db/client.ts'
 import { AppError, fail } from '../errors.ts'
 import { isUuid, newId } from '../ids.ts'
+import type { Mailer } from '../mail/service.ts'
+import type { PasswordOwner, PasswordRules } from '../passwords/rules.ts'
 import { holdsIn } from '../permissions.ts'
 import { type Caller, isMachine } from '../principal.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
@@ -38,6 +40,8 @@ type Dependencies = {
   accounts: AccountsService
   roles: RolesService
   passwords: PasswordHasher
+  passwordRules: PasswordRules
+  mailer: Mailer
   audit: AuditRepository
   /** Whether a password set by an administrator must be changed at the next sign-in. */
   mustChangeWhenSetByAdmin: boolean
@@ -52,12 +56,17 @@ export function createUsersService(dependencies: Dependencies) {
     accounts,
     roles,
     passwords,
+    passwordRules,
+    mailer,
     audit,
     mustChangeWhenSetByAdmin,
   } = dependencies
   const { db } = database
   return {
     listUsers: users.listUsers,
+
+    /** Checks a password that a person is to have. @throws AppError validation_failed, password_blocklisted */
+    assertPasswordFits: passwordRules.assertFits,
 
     /** @throws AppError user_not_found */
     async getUser(id: string): Promise<UserRow> {
@@ -72,14 +81,16 @@ export function createUsersService(dependencies: Dependencies) {
 
     /**
      * A person with a password, or, from an API key or in another environment than the default one, without.
-     * @throws AppError email_taken, user_key_taken, account_not_found, sign_in_busy, validation_failed
+     * @throws AppError email_taken, user_key_taken, account_not_found, sign_in_busy, validation_failed,
+     * password_blocklisted
      */
     async createUser(caller: Caller, input: UserInput): Promise<UserRow> {
       const { password, ...fields } = input
       assertCredentialsFit(caller, input)
-      const hash = password === undefined ? undefined : await hashed(password)
+      const hash = password === undefined ? undefined : await hashed(password, fields)
       return await transact(db, async (tx) => {
         const id = await this.insertUser(fields, hash, mustChangeWhenSetByAdmin, tx)
+        if (vouches(caller)) await users.verifyEmail(id, tx)
         await audit.append(
           {
             action: 'user.created',
@@ -94,10 +105,18 @@ export function createUsersService(dependencies: Dependencies) {
       })
     },
 
-    /** A person registers: no role, no account. @throws AppError email_taken, sign_in_busy */
-    async registerUser(caller: AnonymousCaller, input: NewUser): Promise<UserRow> {
+    /**
+     * A person registers: no role, no account.
+     * @param alongside what is to be written in the same transaction
+     * @throws AppError email_taken, password_blocklisted, sign_in_busy
+     */
+    async registerUser(
+      caller: AnonymousCaller,
+      input: NewUser,
+      alongside: (user: UserRow, tx: Tx) => Promise<void> = async () => {},
+    ): Promise<UserRow> {
       const { password, ...fields } = input
-      const hash = await hashed(password)
+      const hash = await hashed(password, fields)
       return await transact(db, async (tx) => {
         const id = await this.insertUser(fields, hash, false, tx)
         await audit.append(
@@ -109,7 +128,9 @@ export function createUsersService(dependencies: Dependencies) {
           },
           tx,
         )
-        return (await users.findUser(id, tx)) ?? fail('user_not_found')
+        const user = (await users.findUser(id, tx)) ?? fail('user_not_found')
+        await alongside(user, tx)
+        return user
       })
     },
 
@@ -139,7 +160,10 @@ export function createUsersService(dependencies: Dependencies) {
      */
     async updateUser(caller: Caller, id: string, update: UserUpdate, ifMatch: IfMatch): Promise<UserRow> {
       const { password, mustChangePassword = mustChangeWhenSetByAdmin, accountId, ...changes } = update
-      const hash = password === undefined || !takesPasswords(caller) ? undefined : await hashed(password)
+      const hash =
+        password === undefined || !takesPasswords(caller)
+          ? undefined
+          : await hashed(password, { ...(await this.getUser(id)), ...changes })
       return await transact(db, async (tx) => {
         const user = (await users.lockUser(id, tx)) ?? fail('user_not_found')
         assertMatches(ifMatch, user.revision)
@@ -151,6 +175,7 @@ export function createUsersService(dependencies: Dependencies) {
           await this.changeHome(caller, user, accountId, tx)
         await this.writeChanges(caller, user, changes, tx)
         if (hash !== undefined) await this.setPassword(caller, user, hash, mustChangePassword, tx)
+        if (hash !== undefined && vouches(caller)) await users.verifyEmail(id, tx)
         if (user.isActive && changes.isActive === false) await roles.assertSuperAdminStays(tx)
         return (await users.findUser(id, tx)) ?? fail('user_not_found')
       })
@@ -264,7 +289,7 @@ export function createUsersService(dependencies: Dependencies) {
       return (await users.listAccountIds(id)).filter(({ isHome }) => isHome).map(({ accountId }) => accountId)
     },
 
-    /** Sets a password and ends every session but `keepSession`. The person's row must be locked. */
+    /** Sets a password, ends every session but `keepSession` and tells the person. Their row must be locked. */
     async setPassword(
       caller: Caller,
       user: UserRow,
@@ -285,6 +310,8 @@ export function createUsersService(dependencies: Dependencies) {
         },
         tx,
       )
+      if (user.email !== null)
+        await mailer.send({ to: user.email, template: 'password-changed', data: {} }, tx)
     },
 
     /** Writes fields of the record; deactivation also ends the sessions. */
@@ -358,11 +385,14 @@ export function createUsersService(dependencies: Dependencies) {
     }
   }
 
-  async function hashed(password: string): Promise<string> {
-    passwords.assertAcceptable(password)
+  async function hashed(password: string, owner: PasswordOwner): Promise<string> {
+    await passwordRules.assertFits(password, owner)
     return await passwords.hash(password)
   }
 }
+
+/** The operator says whose email it is, and must not be kept out for want of a mail. */
+const vouches = ({ principal }: Caller): boolean => principal.type === 'system'
 
 /** Whether the change is of who the person is and can be, and not only of how they are called and described. */
 const touchesIdentity = (user: UserRow, { email, key, isActive }: UserChanges): boolean =>

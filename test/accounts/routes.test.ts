@@ -63,6 +63,7 @@ t.test('an administrator creates an account', async (t) => {
       'description',
       'id',
       'is_active',
+      'is_mfa_required',
       'key',
       'name',
       'plan_id',

@@ -84,7 +84,7 @@ t.test('without a hash the same work is done as with one', async (t) => {
   t.equal(counted.verified(), 2)
 })
 
-t.test('length is counted in code points', async (t) => {
+t.test('C.1.2: length is counted in code points', async (t) => {
   t.equal(refusalOf('a'.repeat(15)), undefined)
   t.match(refusalOf('a'.repeat(14)), /at least 15/)
   t.equal(refusalOf('🔐'.repeat(15)), undefined)
@@ -93,7 +93,7 @@ t.test('length is counted in code points', async (t) => {
   t.match(refusalOf(''), /at least 15/)
 })
 
-t.test('there are no rules of composition', async (t) => {
+t.test('C.1.4: there are no rules of composition', async (t) => {
   for (const password of [
     'aaaaaaaaaaaaaaa',
     '               ',
@@ -105,7 +105,7 @@ t.test('there are no rules of composition', async (t) => {
   }
 })
 
-t.test('long passwords are taken, and too long ones refused, never cut', async (t) => {
+t.test('C.1.3: long passwords are taken, and too long ones refused, never cut', async (t) => {
   t.equal(refusalOf('a'.repeat(64)), undefined)
   t.equal(refusalOf('a'.repeat(256)), undefined)
   t.match(refusalOf('a'.repeat(257)), /at most 256/)
@@ -113,12 +113,12 @@ t.test('long passwords are taken, and too long ones refused, never cut', async (
   t.match(refusalOf('🔐'.repeat(257)), /at most/)
 })
 
-t.test('PASSWORD_MIN_LENGTH moves the lower bound', async (t) => {
+t.test('C.1.1: PASSWORD_MIN_LENGTH moves the lower bound', async (t) => {
   t.equal(refusalOf('a'.repeat(8), hasherWith({ minLength: 8 })), undefined)
   t.match(refusalOf('a'.repeat(19), hasherWith({ minLength: 20 })), /at least 20/)
 })
 
-t.test('two passwords that begin alike for 72 bytes and more are two', async (t) => {
+t.test('C.1.3: two passwords that begin alike for 72 bytes and more are two', async (t) => {
   const hasher = hasherWith()
   const beginning = 'x'.repeat(200)
   const hash = await hasher.hash(`${beginning}1`)
@@ -128,7 +128,7 @@ t.test('two passwords that begin alike for 72 bytes and more are two', async (t)
   t.equal(await hasher.verify(hash, `${beginning}1`), true)
 })
 
-t.test('a password of a megabyte is refused without a hash', async (t) => {
+t.test('C.1.3: a password of a megabyte is refused without a hash', async (t) => {
   const app = await buildTestApp(t, { env: { BODY_LIMIT_BYTES: '4000000' } })
   const counter = { hashes: 0 }
   const { hash, verify } = app.services.passwords
@@ -175,7 +175,7 @@ t.test('a body of a megabyte is refused before it is read', async (t) => {
   t.equal(response.statusCode, 413)
 })
 
-t.test('too short a password is refused everywhere that sets one, with a pointer to it', async (t) => {
+t.test('C.1.1: too short a password is refused everywhere that sets one, with a pointer to it', async (t) => {
   const app = await buildTestApp(t)
   const person = await app.person('GUEST')
   const short = 'only 14 chars.'
@@ -247,7 +247,7 @@ t.test('a place in the pool comes back once, however often it is released', asyn
 t.test('a hash that fails gives its place back', async (t) => {
   const hasher = hasherWith({ concurrency: 1, queue: 0 })
 
-  for (let n = 0; n < 5; n++) await t.rejects(hasher.verify('no hash at all', PASSWORD))
+  for (let n = 0; n < 5; n++) t.equal(await hasher.verify('no hash at all', PASSWORD), false)
   const badHasher = hasherWith({ concurrency: 1, queue: 0, memoryKib: 0 })
   for (let n = 0; n < 5; n++) {
     const error = await badHasher.hash(PASSWORD).catch((cause: unknown) => cause)

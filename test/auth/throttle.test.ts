@@ -126,11 +126,12 @@ t.test('counting and forgiving at once never lock each other out', async (t) => 
   const app = await buildTestApp(t, { env: { DATABASE_POOL_MAX: '20' } })
   const attempts = createAuthRepository(app.services.database)
   const key = (keyHash: string) => ({ keyHash, limit: 1_000_000 })
-  const keys = { both: key('both'), email: key('email'), address: key('address') }
+  const near = { ...key('near'), kind: 'email_and_address' as const }
+  const keys = { near, email: key('email'), address: key('address') }
 
   const results = await Promise.allSettled(
     Array.from({ length: 1500 }, async (_, n) =>
-      n % 2 === 0 ? attempts.countAttempt(keys, 30) : attempts.forgiveAttempt(keys),
+      n % 2 === 0 ? attempts.countAttempt(keys, 'nobody', 30, 100) : attempts.forgiveAttempt(keys),
     ),
   )
 

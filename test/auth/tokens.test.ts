@@ -412,7 +412,10 @@ t.test('the claims are those of the design, of people in an account', async (t) 
   t.match(decodeProtectedHeader(editor.token), { alg: 'ES256', typ: 'at+jwt' })
   t.same(Object.keys(claims).sort(), [
     'account_id',
+    'acr',
+    'amr',
     'aud',
+    'auth_time',
     'client_id',
     'exp',
     'iat',

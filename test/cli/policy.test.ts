@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { buildTestApp } from '../helpers/app.ts'
 import { SECRET_KEY } from '../helpers/config.ts'
-import { runPostern } from '../helpers/processes.ts'
+import { runPostern, spawnPostern } from '../helpers/processes.ts'
 
 /** A service in this process, and `postern` beside it on the same database. */
 async function withCommand(t: Test) {
@@ -59,7 +59,7 @@ t.test('a template is applied, asked, exported, changed and applied again', asyn
 })
 
 t.test('a running service sees what the command line has applied', async (t) => {
-  const { postern, services } = await withCommand(t)
+  const { services, databaseUrl } = await withCommand(t)
   const { decisions } = services.modelOf('00000000-0000-7000-8000-000000000001')
   const mayRead = async () =>
     (
@@ -72,7 +72,8 @@ t.test('a running service sees what the command line has applied', async (t) => 
   services.start()
 
   t.equal(await mayRead(), false)
-  await postern('policy', 'template', 'apply', 'authzen-certification')
+  const env = { DATABASE_URL: databaseUrl, SECRET_KEY }
+  await spawnPostern(t, ['policy', 'template', 'apply', 'authzen-certification'], { env }).ended
 
   const until = Date.now() + 5000
   while (!(await mayRead()) && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 20))

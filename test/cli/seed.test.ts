@@ -109,7 +109,8 @@ t.test('seed --demo', async (t) => {
     const { url: other } = await emptyDatabase(t)
     const both = await Promise.all(
       [1, 2].map(
-        async () => await runPostern(t, ['seed', '--demo'], { env: { DATABASE_URL: other, SECRET_KEY } }),
+        async () =>
+          await spawnPostern(t, ['seed', '--demo'], { env: { DATABASE_URL: other, SECRET_KEY } }).ended,
       ),
     )
 
@@ -133,7 +134,8 @@ t.test('with the embedded database', async (t) => {
   await t.test('while the service runs: beside it, and leaves it alone', async (t) => {
     const service = await startService(t, env)
 
-    t.match(await runPostern(t, ['seed', '--demo'], { env }), { code: 0, stdout: /Nothing to do/ })
+    const beside = await spawnPostern(t, ['seed', '--demo'], { env }).ended
+    t.match(beside, { code: 0, stdout: /Nothing to do/ })
     t.equal((await signIn(service, 'alice@acme.example', demo.password)).status, 200)
     t.match(await stopService(service), { code: 0 })
     t.equal(await isServerRunning(dataDir), false)

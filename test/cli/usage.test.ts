@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import t from 'tap'
 import { helpOf } from '../../src/cli/command.ts'
 import { allCommands } from '../../src/cli/main.ts'
-import { aDataDir, runPostern } from '../helpers/processes.ts'
+import { aDataDir, runPostern, spawnPostern } from '../helpers/processes.ts'
 
 t.test(
   '--help lists every command, and tells of each usage, options, exit codes and an example',
@@ -65,6 +66,18 @@ t.test('wrong usage is exit code 2, with the usage and before anything is starte
     t.match(stderr, pattern)
     t.notMatch(stderr, /hunter2/)
   }
+})
+
+t.test('the exit code is that of the process', async (t) => {
+  const ends = [['--version'], ['seed', '--force'], ['check', 'a', 'b', 'c']].map(
+    async (args) => await spawnPostern(t, args, { env: { DATA_DIR: join(t.testdirName, 'none') } }).ended,
+  )
+
+  t.match(await Promise.all(ends), [
+    { code: 0, stdout: /^\d/, stderr: '' },
+    { code: 2, stdout: '', stderr: /^--force goes with --demo/ },
+    { code: 1, stdout: '', stderr: /^There is no database in / },
+  ])
 })
 
 t.test('faults of the configuration are told as by serve', async (t) => {

@@ -3,7 +3,8 @@ import { SYSTEM } from '../../src/principal.ts'
 import { buildTestApp } from '../helpers/app.ts'
 import { SECRET_KEY } from '../helpers/config.ts'
 import { emptyDatabase, freshDatabase } from '../helpers/database.ts'
-import { runPostern } from '../helpers/processes.ts'
+import { enrolTotp } from '../helpers/factors.ts'
+import { runPostern, spawnPostern } from '../helpers/processes.ts'
 
 const GENERATED = /^Password: (\S{15,}) {3}\(shown only now\)$/m
 const ADA = ['--email', 'ada@postern.test', '--name', 'Ada Lovelace']
@@ -100,7 +101,8 @@ t.test('users create', async (t) => {
 })
 
 t.test('users set-password', async (t) => {
-  const { postern, person, as, services, anonymous, signIn, auditOf, rootId, root } = await withCommand(t)
+  const { postern, person, as, services, anonymous, signIn, auditOf, rootId, root, databaseUrl } =
+    await withCommand(t)
   const lost = await person('ADMIN')
   for (let n = 0; n < 5; n++) {
     await anonymous.post('/api/v1/auth/login', { email: lost.email, password: 'not the right password' })
@@ -125,10 +127,11 @@ t.test('users set-password', async (t) => {
     t.match(await auditOf(lost.id), ['user session.created', 'system user.password_changed'])
   })
   await t.test('by id, from standard input, to be changed at the next sign-in', async (t) => {
-    const { code, stdout } = await postern(
+    const { code, stdout } = await spawnPostern(
+      t,
       ['users', 'set-password', lost.id, '--password-stdin', '--must-change'],
-      'the next long password',
-    )
+      { env: { DATABASE_URL: databaseUrl, SECRET_KEY }, input: 'the next long password' },
+    ).ended
     const token = await signIn(lost.email, 'the next long password')
 
     t.equal(code, 0)
@@ -140,6 +143,28 @@ t.test('users set-password', async (t) => {
     const { stdout } = await postern(['users', 'set-password', lost.id, '--generate-password'])
 
     t.match(stdout, /is not active/)
+  })
+  await t.test('users reset-mfa is the way back in without a second factor', async (t) => {
+    const boss = await person('SUPER_ADMIN')
+    await enrolTotp(boss.client)
+    const { code, stdout } = await postern(['users', 'reset-mfa', boss.email])
+
+    t.match({ code, stdout }, { code: 0, stdout: `Removed the second factors of ${boss.email}` })
+    t.equal((await boss.client.get('/api/v1/users/me')).statusCode, 401)
+    t.ok(await signIn(boss.email))
+    t.ok((await auditOf(boss.id)).includes('system user.factors_reset'))
+  })
+  await t.test('users unlock ends the waits and leaves the password as it is', async (t) => {
+    const ada = await person('SUPER_ADMIN')
+    const wrong = { email: ada.email, password: 'not the right password' }
+    for (let n = 0; n < 5; n++) await anonymous.post('/api/v1/auth/login', wrong)
+    t.equal((await anonymous.post('/api/v1/auth/login', wrong)).statusCode, 429)
+
+    const { code, stdout } = await postern(['users', 'unlock', ada.email])
+
+    t.match({ code, stdout }, { code: 0, stdout: `${ada.email} can try again.` })
+    t.ok(await signIn(ada.email))
+    t.equal((await ada.client.get('/api/v1/users/me')).statusCode, 200, 'and the sessions')
   })
   await t.test('refuses an unknown user and a short password', async (t) => {
     const nobody = await postern(['users', 'set-password', 'nobody@postern.test', '--generate-password'])

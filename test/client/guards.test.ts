@@ -10,6 +10,10 @@ import { newId } from '../../src/ids.ts'
 import { AUDIENCE, openIssuer } from './issuer.ts'
 
 const ACCOUNT = newId()
+const TWO_FACTORS = 'urn:postern:acr:2'
+const STRONG = { acr: TWO_FACTORS, maxAgeSeconds: 300 }
+const NEEDED =
+  'Bearer realm="api", error="insufficient_user_authentication", acr_values="urn:postern:acr:2", max_age="300"'
 
 /** What both guards must do, for an application that answers who asked at /plain, /accounts/:id and /late. */
 async function guardContract(
@@ -18,6 +22,7 @@ async function guardContract(
   token: MakeToken,
 ) {
   const good = token({ account_id: ACCOUNT })
+  const now = Math.floor(Date.now() / 1000)
   const everywhere = token({ scope: 'post:read:any', account_id: null })
   const cases: [string, string, string | undefined, number, string | undefined][] = [
     ['no token', '/plain', undefined, 401, 'Bearer realm="api"'],
@@ -58,6 +63,35 @@ async function guardContract(
     ],
     ['every account', `/accounts/${newId()}`, `Bearer ${everywhere}`, 200, undefined],
     ['an account that cannot be found out', '/late', `Bearer ${good}`, 500, undefined],
+    [
+      'two factors just now',
+      '/strong',
+      `Bearer ${token({ auth_time: now - 30, acr: TWO_FACTORS })}`,
+      200,
+      undefined,
+    ],
+    [
+      'two factors an hour ago',
+      '/strong',
+      `Bearer ${token({ auth_time: now - 3600, acr: TWO_FACTORS })}`,
+      401,
+      NEEDED,
+    ],
+    [
+      'one factor just now',
+      '/strong',
+      `Bearer ${token({ auth_time: now, acr: 'urn:postern:acr:1' })}`,
+      401,
+      NEEDED,
+    ],
+    ['a token that says nothing of it', '/strong', `Bearer ${good}`, 401, NEEDED],
+    [
+      'a claim of the wrong type',
+      '/strong',
+      `Bearer ${token({ auth_time: 'now' })}`,
+      401,
+      'Bearer realm="api", error="invalid_token"',
+    ],
   ]
   for (const [name, url, authorization, status, challenge] of cases) {
     const answer = await ask(url, authorization)
@@ -78,6 +112,7 @@ t.test('the guard of Fastify', async (t) => {
   const scope = (account?: (url: string) => string) =>
     app.requireScope('post:read', account && { account: ({ url }) => account(url) })
   app.get('/plain', { onRequest: scope() }, ({ auth }) => auth)
+  app.get('/strong', { onRequest: app.requireAuthentication(STRONG) }, ({ auth }) => auth)
   app.get('/accounts/:id', { onRequest: scope((url) => url.split('/')[2] ?? '') }, ({ auth }) => auth)
   app.get(
     '/late',
@@ -104,8 +139,9 @@ t.test('the guard of Express', async (t) => {
   const issuer = await openIssuer(t)
   const verifier = createVerifier({ issuer: issuer.issuer, audience: AUDIENCE })
   t.teardown(async () => await verifier.close())
-  const { requireScope } = createGuards(verifier)
+  const { requireScope, requireAuthentication } = createGuards(verifier)
   const middleware = {
+    strong: requireAuthentication(STRONG),
     plain: requireScope('post:read'),
     accounts: requireScope('post:read', { account: async ({ url = '' }) => url.split('/')[2] ?? '' }),
     late: requireScope('post:read', {

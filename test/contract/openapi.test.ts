@@ -1,7 +1,12 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import type { LightMyRequestResponse } from 'fastify'
 import t from 'tap'
+import type { LinkData } from '../../src/mail-links/links.ts'
+import type { LinkKind } from '../../src/mail-links/repository.ts'
+import { hashOf } from '../../src/sessions/refresh-tokens.ts'
+import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp } from '../helpers/app.ts'
+import { createAuthenticator } from '../helpers/authenticator.ts'
 import { PASSWORD } from '../helpers/config.ts'
 import {
   bodyExampleOf,
@@ -13,8 +18,13 @@ import {
   type Schema,
   validatorOf,
 } from '../helpers/contract.ts'
+import { codeOf, enrolTotp, letTimePass, mfaTokenOf } from '../helpers/factors.ts'
 import { NO_SUCH_ID } from '../helpers/hostile.ts'
+import { anInvitation } from '../helpers/invitations.ts'
+import { aMailLink } from '../helpers/mail-links.ts'
 
+/** What nobody has asked to be registered with. */
+const NO_OPTIONS = { rp: { id: 'postern.test' }, user: { id: 'eA' }, challenge: 'eA' }
 const ENVIRONMENT_HEADER = 'postern-environment'
 
 t.test('the document is valid OpenAPI 3.1', async (t) => {
@@ -134,7 +144,17 @@ t.test('what an operation needs is among the scopes of the sign-in flow', async 
 })
 
 t.test('a broad walk through the API gets nothing but what the document says', async (t) => {
-  const postern = await buildTestApp(t, { env: { LOGIN_MAX_FAILURES: '3', REGISTRATIONS_PER_ADDRESS: '2' } })
+  const postern = await buildTestApp(t, {
+    env: {
+      LOGIN_MAX_FAILURES: '3',
+      REGISTRATIONS_PER_ADDRESS: '2',
+      ACCOUNTS_OPEN_CREATION: 'true',
+      // Nobody listens there, and nothing is sent: jobs are not worked through here.
+      SMTP_URL: 'smtp://127.0.0.1:9',
+      MAIL_FROM: 'walk@x.test',
+      MAGIC_LINK_SIGN_IN: 'true',
+    },
+  })
   const { root, rootId, person, account, roleId, home, anonymous } = postern
   const contract = await contractOf(t, postern)
   const admin = contract.checked(root)
@@ -211,6 +231,154 @@ t.test('a broad walk through the API gets nothing but what the document says', a
   await admin.get(ofNobody)
   await admin.delete(ofNobody)
   await admin.delete(`${ofNobody}/${NO_SUCH_ID}`)
+
+  // Second factors.
+  const mfa = '/api/v1/auth/mfa'
+  const strict = await account()
+  const factored = await person('GUEST', { accountId: strict })
+  const theFactored = contract.checked(factored.client)
+  const clumsy = contract.checked((await person('GUEST')).client)
+  const loginOf = { email: factored.email, password: PASSWORD }
+  for (const one of [theFactored, clumsy]) {
+    await one.post(`${mfa}/totp/verify`, { code: '123456' })
+    await one.post(`${mfa}/recovery-codes`)
+    await one.delete(`${mfa}/totp`)
+    await one.post(`${mfa}/totp`)
+  }
+  for (let attempt = 0; attempt < 4; attempt++) await clumsy.post(`${mfa}/totp/verify`, { code: '000000' })
+  const { secret } = await enrolTotp(theFactored)
+  await theFactored.get(mfa)
+  await nobody.post('/api/v1/auth/access-token', `username=${factored.email}&password=${PASSWORD}`, form)
+  const mfaToken = mfaTokenOf(await nobody.post('/api/v1/auth/login', loginOf))
+  await letTimePass(postern, factored.id)
+  const codes = (await theFactored.post(`${mfa}/recovery-codes`)).json<{ recovery_codes: string[] }>()
+  const [recovery_code] = codes.recovery_codes
+  await nobody.post(`${mfa}/verify`, { mfa_token: mfaToken, code: codeOf(secret) })
+  const fresh = mfaTokenOf(await nobody.post('/api/v1/auth/login', loginOf))
+  await nobody.post(`${mfa}/verify`, { mfa_token: fresh, recovery_code: 'x' })
+  await nobody.post(
+    `${mfa}/verify`,
+    { mfa_token: fresh, code: '123456', use_cookie: true },
+    { origin: 'null' },
+  )
+  await nobody.post(`${mfa}/verify`, { mfa_token: fresh, recovery_code })
+  await theFactored.post('/api/v1/auth/step-up', { password: PASSWORD })
+  await theFactored.post('/api/v1/auth/step-up', { code: codeOf(secret) })
+  const throttled = mfaTokenOf(await nobody.post('/api/v1/auth/login', loginOf))
+  for (let attempt = 0; attempt < 4; attempt++)
+    await theFactored.post('/api/v1/auth/step-up', { code: '000000' })
+  await nobody.post(`${mfa}/verify`, { mfa_token: throttled, code: '000000' })
+  for (const is_mfa_required of [true, false]) {
+    await admin.patch(`/api/v1/accounts/${strict}`, { is_mfa_required })
+    await theFactored.delete(`${mfa}/totp`)
+  }
+  const aKey = (await root.post('/api/v1/api-keys', { name: 'walk', access: 'full' })).json<{ key: string }>()
+    .key
+  await contract.checked(postern.as(aKey)).delete(`/api/v1/users/${factored.id}/mfa`)
+  await admin.delete(`/api/v1/users/${factored.id}/mfa`)
+  await admin.delete(`/api/v1/users/${NO_SUCH_ID}/mfa`)
+
+  // Links in mails.
+  const mailed = await person('GUEST')
+  const theMailed = contract.checked(mailed.client)
+  const { pool: mailPool } = postern.services.database
+  const linkOf = async (...link: [LinkKind, LinkData?]) => await aMailLink(postern, mailed.id, ...link)
+  const asksOfStrangers = ['password-reset', 'magic-link']
+  const asksOfOwn = ['email-verification', 'email-change']
+  const askForMails = async (): Promise<void> => {
+    for (const path of asksOfStrangers) await nobody.post(`/api/v1/auth/${path}`, { email: mailed.email })
+    for (const path of asksOfOwn) await theMailed.post(`/api/v1/auth/${path}`, { email: 'mailed@x.test' })
+    await admin.post(`/api/v1/users/${mailed.id}/password-reset`)
+  }
+  await askForMails()
+  await admin.post(`/api/v1/users/${NO_SUCH_ID}/password-reset`)
+  await theMailed.get('/api/v1/auth/email-verification')
+  for (const token of ['x', await linkOf('email_verification')])
+    await nobody.post('/api/v1/auth/email-verification/confirm', { token })
+  for (const newEmail of [guest.email, 'mailed@x.test']) {
+    const token = await linkOf('email_change', { newEmail, isOtherConfirmed: true })
+    await nobody.post('/api/v1/auth/email-change/confirm', { token })
+  }
+  await nobody.post('/api/v1/auth/email-change/confirm', { token: 'x' })
+  const signInByLink = async (further: object = {}, headers?: Record<string, string>) => {
+    const token = await linkOf('magic_link', { requestHash: hashOf('asked') })
+    const body = { token, request_token: 'asked', ...further }
+    return await nobody.post('/api/v1/auth/magic-link/verify', body, headers)
+  }
+  await signInByLink()
+  await signInByLink({ request_token: 'x' })
+  await signInByLink({ account: 'nowhere' })
+  await signInByLink({ use_cookie: true }, { origin: 'null' })
+  await mailPool.query(`update login_attempts set failures = 1000000, blocked_until = now() + interval '1 hour'
+    where kind in ('password_reset', 'magic_link', 'email_verification', 'email_change')`)
+  await askForMails()
+  await mailPool.query('delete from login_attempts')
+  await mailPool.query('delete from user_credentials where user_id = $1', [mailed.id])
+  await askForMails()
+  await mailPool.query('delete from login_attempts')
+  for (const token of ['x', await linkOf('password_reset')])
+    await nobody.post('/api/v1/auth/password-reset/confirm', { token, password: PASSWORD })
+
+  // Passkeys.
+  const holder = await person('GUEST')
+  const theHolder = contract.checked(holder.client)
+  const device = createAuthenticator({ origin: 'http://postern.test' })
+  const passkeys = '/api/v1/auth/passkeys'
+  const register = async (authenticator = device, credentialId?: Buffer) => {
+    const options = (await theHolder.post(`${passkeys}/registration-options`)).json()
+    const response = authenticator.create(options, credentialId && { credentialId })
+    return await theHolder.post(passkeys, { name: 'Key', response })
+  }
+  const signInByPasskey = async (further: object = {}, headers?: Record<string, string>) => {
+    const { challenge_token, options } = (
+      await nobody.post('/api/v1/auth/passkey/options', { email: holder.email })
+    ).json()
+    const body = { challenge_token, response: device.get(options), ...further }
+    return await nobody.post('/api/v1/auth/passkey/verify', body, headers)
+  }
+  await theHolder.post('/api/v1/auth/step-up/passkey/options')
+  await theHolder.delete('/api/v1/auth/password')
+  const ofHolder = `${passkeys}/${created(await register())}`
+  await register(createAuthenticator({ origin: 'http://postern.test' }), device.credentials[0]?.id)
+  await theHolder.post(passkeys, { name: 'Key', response: device.create(NO_OPTIONS) })
+  await theHolder.get(passkeys)
+  await theHolder.post('/api/v1/auth/step-up/passkey/options')
+  await signInByPasskey()
+  await signInByPasskey({ scope: 'x:y' })
+  await signInByPasskey({ use_cookie: true }, { origin: 'null' })
+  await signInByPasskey({ challenge_token: 'x' })
+  const ofTwoSteps = mfaTokenOf(
+    await nobody.post('/api/v1/auth/login', { email: holder.email, password: PASSWORD }),
+  )
+  for (const mfa_token of [ofTwoSteps, 'x'])
+    await nobody.post('/api/v1/auth/mfa/passkey/options', { mfa_token })
+  await theHolder.delete('/api/v1/auth/password')
+  for (const path of [ofHolder, `${passkeys}/${NO_SUCH_ID}`]) {
+    await theHolder.patch(path, { name: 'Phone' })
+    await theHolder.delete(path)
+  }
+  const { pool: passkeysPool } = postern.services.database
+  await passkeysPool.query(
+    `insert into passkeys (id, environment_id, user_id, credential_id, public_key, device_type, is_user_verifying, name)
+     select gen_random_uuid(), environment_id, user_id, 'copy' || n, public_key, device_type, true, name
+     from passkeys, generate_series(1, 19) n where user_id = $1`,
+    [holder.id],
+  )
+  await theHolder.post(`${passkeys}/registration-options`)
+  await theHolder.delete(ofHolder)
+  const waits = `update login_attempts set failures = 1000000, blocked_until = now() + interval '1 hour'`
+  await passkeysPool.query(`${waits} where kind = 'passkey'`)
+  await theHolder.post(`${passkeys}/registration-options`)
+  await theHolder.post('/api/v1/auth/step-up/passkey/options')
+  await nobody.post('/api/v1/auth/mfa/passkey/options', { mfa_token: ofTwoSteps })
+  await nobody.post('/api/v1/auth/passkey/options', {})
+  await nobody.post('/api/v1/auth/passkey/verify', {
+    challenge_token: 'x',
+    response: device.get({ rpId: 'postern.test', challenge: 'eA' }),
+  })
+  await passkeysPool.query(`delete from login_attempts where kind = 'passkey'`)
+  await passkeysPool.query('delete from passkeys where user_id = $1', [holder.id])
+  await nobody.post('/api/v1/auth/mfa/passkey/options', { mfa_token: ofTwoSteps })
 
   // People.
   const newUser = { email: 'walk@x.test', password: PASSWORD, attributes: { a: [1] }, account_id: there }
@@ -591,6 +759,67 @@ t.test('a broad walk through the API gets nothing but what the document says', a
   await admin.get('/api/v1/audit-events?limit=1000')
   await admin.get('/api/v1/revocations')
   await theAccountAdmin.get(`/api/v1/audit-events?account_id=${there}`)
+  await admin.get('/api/v1/audit-events/export')
+  await theAccountAdmin.get(`/api/v1/audit-events/export?account_id=${there}`)
+  await postern.services.auditChain.checkpoint()
+  await admin.get('/api/v1/audit-checkpoints')
+
+  // Invitations, accounts of one's own, and what failures have closed.
+  const invitations = `/api/v1/accounts/${home}/invitations`
+  const application = created(await root.post('/api/v1/roles', { name: 'invited' }))
+  const invited = { email: 'invited@x.test', role_id: application }
+  const counters = postern.services.database.pool
+  const ofInvited = `${invitations}/${created(await admin.post(invitations, invited))}`
+  for (const body of [invited, { ...invited, role_id: NO_SUCH_ID }]) await admin.post(invitations, body)
+  await admin.get(`${invitations}?total=true&limit=1`)
+  await theAccountAdmin.get(`/api/v1/accounts/${there}/invitations`)
+  for (const path of [ofInvited, `${invitations}/${NO_SUCH_ID}`]) {
+    await admin.get(path)
+    await admin.post(`${path}/resend`)
+  }
+  await counters.query(`update login_attempts set failures = 1000000 where kind = 'invitation'`)
+  await admin.post(`${ofInvited}/resend`)
+  await admin.post(invitations, { ...invited, email: 'other@x.test' })
+  await counters.query(`delete from login_attempts where kind = 'invitation'`)
+  for (const path of [ofInvited, ofInvited, `${invitations}/${NO_SUCH_ID}`]) await admin.delete(path)
+  await admin.post(`${ofInvited}/resend`)
+  const toJoin = { accountId: home, roleId: application }
+  const accept = '/api/v1/invitations/accept'
+  const forNewcomer = await anInvitation(postern, { ...toJoin, email: 'newcomer@x.test' })
+  const forForeigner = await anInvitation(postern, { ...toJoin, email: foreign.email })
+  for (const { token } of [forNewcomer, { token: 'x' }]) {
+    await nobody.post('/api/v1/invitations/inspect', { token })
+    await nobody.post(accept, { token, password: PASSWORD })
+  }
+  await nobody.post(accept, { token: forForeigner.token, password: PASSWORD })
+  await nobody.post(accept, { token: forForeigner.token }, { authorization: 'Bearer nonsense' })
+  await theAccountAdmin.post(accept, { token: forForeigner.token })
+  const settler = await person('GUEST')
+  const theSettler = contract.checked(settler.client)
+  await theSettler.post('/api/v1/accounts', { name: 'Settlement' })
+  await counters.query(`update login_attempts set failures = 1000000 where kind = 'account'`)
+  await contract
+    .checked(postern.as(await postern.signIn(settler.email)))
+    .post('/api/v1/accounts', { name: 'X' })
+  const aReader = await anApiKey(postern, { access: 'read' })
+  await contract.checked(aReader.client).post('/api/v1/accounts', { name: 'X' })
+  const aWriter = contract.checked((await anApiKey(postern)).client)
+  for (const client of [admin, aWriter]) await client.post(`/api/v1/users/${settler.id}/unlock`)
+  await admin.post(`/api/v1/users/${NO_SUCH_ID}/unlock`)
+
+  // The end of a user.
+  const leaver = await person('GUEST')
+  const { client: keyed } = await anApiKey(postern)
+  const theLeaver = contract.checked(leaver.client)
+  await theLeaver.get('/api/v1/users/me/export')
+  await admin.get(`/api/v1/users/${leaver.id}/export`)
+  await contract.checked(keyed).get(`/api/v1/users/${leaver.id}/export`)
+  await theLeaver.delete('/api/v1/users/me')
+  await admin.post(`/api/v1/users/${leaver.id}/restore`)
+  await admin.post(`/api/v1/users/${leaver.id}/restore`)
+  await admin.post(`/api/v1/users/${leaver.id}/erase`)
+  await admin.post(`/api/v1/users/${rootId}/erase`)
+  await admin.delete('/api/v1/users/me')
   await nobody.get('/.well-known/jwks.json')
   await admin.get('/api/v1/keys')
   await admin.post('/api/v1/keys/rotate')
@@ -617,7 +846,8 @@ t.test('a broad walk through the API gets nothing but what the document says', a
     const type = Object.keys(operation.requestBody?.content ?? {})[0] ?? ''
     if (operation.security?.length !== 0) {
       await nobody.send(method, url, example)
-      if (!path.endsWith('/change-password')) await powerless.send(method, url, example)
+      if (!path.endsWith('/change-password') && `${method} ${path}` !== 'DELETE /api/v1/users/me')
+        await powerless.send(method, url, example)
       if (!path.endsWith('/change-password')) await blocked.send(method, url, example)
     }
     if (operation.parameters?.some(({ name }) => name === ENVIRONMENT_HEADER)) {

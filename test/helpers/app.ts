@@ -5,6 +5,7 @@ import type { Clock } from '../../src/clock.ts'
 import type { BUILTIN_ROLES } from '../../src/permissions.ts'
 import { SYSTEM } from '../../src/principal.ts'
 import { createServices, type ServiceOptions, type Services } from '../../src/services.ts'
+import { sharedCompilers } from './compilers.ts'
 import { PASSWORD, SECRET_KEY, SUPER_ADMIN_EMAIL, testConfig } from './config.ts'
 import { freshDatabase } from './database.ts'
 
@@ -18,13 +19,14 @@ type Options = {
   clock?: Clock
   databaseUrl?: string
   warn?: ServiceOptions['warn']
+  logMail?: ServiceOptions['logMail']
 }
 
 /**
  * The whole application over a database of its own: real Postgres, requests through `app.inject`.
  * `root` is signed in as the super admin of the first account.
  */
-export async function buildTestApp(t: Test, { env, clock, databaseUrl, warn }: Options = {}) {
+export async function buildTestApp(t: Test, { env, clock, databaseUrl, warn, logMail }: Options = {}) {
   const url = databaseUrl ?? (await freshDatabase(t)).url
   const config = testConfig(env)
   const services = createServices(config, {
@@ -32,8 +34,9 @@ export async function buildTestApp(t: Test, { env, clock, databaseUrl, warn }: O
     secretKey: SECRET_KEY,
     ...(clock && { clock }),
     ...(warn && { warn }),
+    ...(logMail && { logMail }),
   })
-  const app = await buildApp(services, { logger: false })
+  const app = await buildApp(services, { logger: false, schemaController: sharedCompilers })
   await app.ready()
   t.teardown(async () => {
     await app.close()

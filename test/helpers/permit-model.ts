@@ -489,10 +489,10 @@ export class PermitModel {
     return name
   }
 
-  /** In the order of their users, who must be there; others are refused or left out. */
+  /** Those of people who are there; others are refused or left out. */
   #ofUsers(grants: readonly GrantBody[], isStrict: boolean): GrantBody[] {
     if (isStrict) for (const { user } of grants) there(this.users.get(user))
-    return [...this.users.keys()].flatMap((key) => grants.filter(({ user }) => user === key))
+    return grants.filter(({ user }) => this.users.has(user))
   }
 
   #place({ role, tenant, resource_instance: instance }: GrantBody, creates: boolean): Omit<Grant, 'user'> {

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 import { locateFiles } from '../../src/db/embedded/data-dir.ts'
 import { findEmbedded } from '../../src/db/embedded/server.ts'
+import { runCommandLine } from './command-line.ts'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 
@@ -69,9 +70,12 @@ async function until(
   }
 }
 
-/** Runs `postern` to its end. */
-export async function runPostern(t: Test, args: readonly string[], options?: Options): Promise<Ended> {
-  return await spawnPostern(t, args, options).ended
+/** Runs `postern` to its end: in this process, but for `serve`. A test that is about processes spawns one. */
+export async function runPostern(t: Test, args: readonly string[], options: Options = {}): Promise<Ended> {
+  if (args[0] === 'serve') return await spawnPostern(t, args, options).ended
+  const { PATH, HOME } = process.env
+  const { env, input = '' } = options
+  return { signal: null, ...(await runCommandLine(args, { PATH, HOME, ...env }, input)) }
 }
 
 /** A service that has said that it is ready. */

@@ -11,7 +11,7 @@ import {
   resourceInPermit,
 } from '../../src/policy/permit-names.ts'
 import { SYSTEM } from '../../src/principal.ts'
-import { buildTestApp } from '../helpers/app.ts'
+import { buildTestApp, type TestApp } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
 import { may } from '../policy/adapter-contract.ts'
 import { newEnvironment, storeFacts, storePolicy } from '../policy/loading.ts'
@@ -42,6 +42,11 @@ async function buildPair(t: Test, env: NodeJS.ProcessEnv = ENV) {
   const queue = postern.permit.jobs.queueState
   const db = services.database.pool
   return { permit, postern, services, north, create, give, decisions, permitAllows, queue, db }
+}
+
+/** What failed is due again. */
+async function waitIsOver({ services }: TestApp): Promise<void> {
+  await services.database.pool.query('update graphile_worker._private_jobs set run_at = now()')
 }
 
 t.test('a change and its job are written together, or not at all', async (t) => {
@@ -100,7 +105,7 @@ t.test('while Permit is away jobs wait, and then everything arrives', async (t) 
   const assignment = await give(anna, 'reader')
   await give(bert, 'reader')
   await give(cyd, 'editor')
-  await postern.permit.worker.runDue()
+  await postern.services.jobs.runDue()
   t.match(await queue(), { pending: 4, failed: 4 })
   t.ok((await queue()).oldestAt)
   t.match((await queue()).errors, [/^Permit is not available: unreachable/])
@@ -110,7 +115,7 @@ t.test('while Permit is away jobs wait, and then everything arrives', async (t) 
   t.equal(await permitAllows('cyd'), false)
 
   permit.set('open')
-  await postern.permit.jobs.tend({ deadAfterMs: 60_000, retryMs: 0 })
+  await waitIsOver(postern)
   await postern.settled()
 
   t.match(await queue(), { pending: 0, failed: 0 })
@@ -131,7 +136,7 @@ t.test('changes of one user made while Permit comes and goes end as they are sto
     await sleep(30)
   }
   permit.set('open')
-  await postern.permit.jobs.tend({ deadAfterMs: 60_000, retryMs: 0 })
+  await waitIsOver(postern)
   await postern.settled()
 
   t.equal(await permitAllows('anna', 'write'), true)
@@ -142,18 +147,22 @@ t.test('a worker that was killed loses nothing', async (t) => {
   await postern.settled()
   await give(await create('anna'), 'reader')
   // As a process leaves it that is killed while it works.
-  await db.query(
-    `update graphile_worker._private_jobs set locked_at = now() - interval '3 minutes', locked_by = 'dead', attempts = 1`,
-  )
-  await db.query(
-    `update graphile_worker._private_job_queues set locked_at = now() - interval '3 minutes', locked_by = 'dead'`,
-  )
+  const lockedFor = async (seconds: number) => {
+    for (const table of ['_private_jobs', '_private_job_queues']) {
+      await db.query(
+        `update graphile_worker.${table} set locked_at = now() - interval '${seconds} seconds', locked_by = 'dead'`,
+      )
+    }
+  }
+  await db.query('update graphile_worker._private_jobs set attempts = 1')
 
   permit.requests.length = 0
-  await postern.permit.jobs.tend({ deadAfterMs: 600_000, retryMs: 0 })
+  await lockedFor(30)
+  await postern.services.jobs.runDue()
   t.equal((await queue()).pending, 1, 'it may be alive')
   t.equal(permit.requests.length, 0)
 
+  await lockedFor(90)
   await postern.settled()
   t.equal(await permitAllows('anna'), true)
 })
@@ -164,11 +173,11 @@ t.test('a role that Permit does not know fails visibly, and is taken over when i
   const anna = await create('anna')
   await services.roles.assignFurther(SYSTEM, anna, await postern.roleId('auditor'), null)
   // The job of the account asks for that of its people again.
-  for (const _ of [1, 2]) await postern.permit.worker.runDue()
+  for (const _ of [1, 2]) await postern.services.jobs.runDue()
   t.match(await queue(), { pending: 1, failed: 1, errors: [/^Permit refused with 404/] })
 
   await permit.postern.services.roles.createRole(SYSTEM, { name: 'auditor', permissions: ['document:read'] })
-  await postern.permit.jobs.tend({ deadAfterMs: 60_000, retryMs: 0 })
+  await waitIsOver(postern)
   await postern.settled()
   t.equal(await permitAllows('anna'), true)
 })

@@ -242,6 +242,8 @@ t.test('token exchange (RFC 8693)', async (t) => {
       aud: ORDERS,
       act: { sub: gateway.client_id },
     })
+    for (const { auth_time, amr, acr } of [first, second])
+      t.match({ auth_time, amr, acr }, { auth_time: Number, amr: ['pwd'], acr: 'urn:postern:acr:1' })
     t.same(first['roles'], [])
     t.ok(Number(first.exp) <= Number(decodeJwt(person.access_token).exp))
     t.same(second['act'], {

@@ -247,6 +247,195 @@ t.test('bulk requests for people and tenants', async (t) => {
     t.equal(await there(), members + 1)
   })
 
+  await t.test('roles are given and taken many at a time: all or nothing', async (t) => {
+    const path = `${F}/role_assignments/bulk`
+    const give = async (grants: object[], missing = 'fail') =>
+      await python.send('POST', `${path}?missing_user_policy=${missing}`, grants)
+    const take = async (grants: object[]) => await python.send('DELETE', path, grants)
+    const onDocument = { role: 'editor', tenant: 'acme', resource_instance: 'document:many' }
+    await send('POST', 'users', { operations: [{ key: 'gil' }, { key: 'hal' }] })
+    const { id } = await whole('hal')
+    const grants = [
+      { user: 'gil', ...reader },
+      { user: id.replaceAll('-', ''), ...reader },
+      { user: 'hal', ...reader },
+      { user: 'gil', ...onDocument },
+    ]
+
+    for (const [wrong, status] of [
+      [{ user: 'nobody', ...reader }, 404],
+      [{ user: 'gil', role: 'nothing', tenant: 'acme' }, 404],
+      [{ user: 'gil', role: 'SUPER_ADMIN', tenant: 'acme' }, 404],
+      [{ user: 'gil', role: 'reader', tenant: 'nowhere' }, 404],
+      [{ user: 'gil', role: 'reader' }, 422],
+      [{ user: 'gil', role: 'reader', tenant: 'acme', resource_instance: 'document:many' }, 404],
+      [{ user: 'gil', ...onDocument, resource_instance: 'document:c1', tenant: 'globex' }, 409],
+    ] as const)
+      t.equal((await give([...grants, wrong])).statusCode, status, JSON.stringify(wrong))
+    t.equal((await give([...grants, { user: 'no key', ...reader }], 'create')).statusCode, 422)
+    t.same([(await whole('gil')).roles, (await whole('hal')).roles], [[], []])
+
+    const newcomers = [1, 2].map(() => ({ user: 'ivy', ...reader }))
+    t.same((await give([...grants, ...newcomers], 'ignore')).json(), { assignments_created: 3 })
+    t.same((await give([...grants, ...newcomers], 'create')).json(), { assignments_created: 1 })
+    t.same((await give(grants)).json(), { assignments_created: 0 }, 'what is held is left')
+    t.match(await whole('gil'), {
+      roles: [reader],
+      associated_tenants: [{ resource_instance_roles: [{ role: 'editor', resource_instance: 'many' }] }],
+    })
+    t.same((await whole('ivy')).roles, [reader])
+    t.equal(await permit.check('hal', 'read', { type: 'document', tenant: 'acme' }), true)
+
+    t.equal(
+      (
+        await take([
+          { user: 'gil', ...reader },
+          { ...onDocument, user: 'gil', role: 'nothing' },
+        ])
+      ).statusCode,
+      404,
+    )
+    t.equal((await take([{ ...onDocument, user: 'gil', resource_instance: 'document:no' }])).statusCode, 404)
+    t.same((await whole('gil')).roles, [reader])
+    t.same((await take([...grants, { user: 'nobody', ...reader }])).json(), { assignments_removed: 3 })
+    t.same((await take(grants)).json(), { assignments_removed: 0 })
+    t.same([(await whole('gil')).roles, (await whole('hal')).roles], [[], []])
+    t.equal(await permit.check('hal', 'read', { type: 'document', tenant: 'acme' }), false)
+    const trail = (await postern.root.get(`/api/v1/audit-events?target_id=${id}`)).json<
+      { action: string; details: object }[]
+    >()
+    t.match(
+      trail.map(({ action }) => action).sort(),
+      ['role.assigned', 'role.unassigned', 'user.created'],
+      'one row for each change',
+    )
+  })
+
+  await t.test('who is given or loses a role in many signs on with it, and old tokens end', async (t) => {
+    const path = `${F}/role_assignments/bulk`
+    const person = await postern.person('GUEST')
+    const grant = [{ user: person.id, role: 'reader', tenant: 'default' }]
+    for (const method of ['POST', 'DELETE'] as const) {
+      const token = await postern.signIn(person.email)
+      t.equal((await postern.as(token).get('/api/v1/users/me')).statusCode, 200)
+      t.equal((await python.send(method, path, grant)).statusCode, 200)
+      t.equal((await postern.as(token).get('/api/v1/users/me')).statusCode, 401, method)
+    }
+  })
+
+  await t.test('a page of people says of each what the person’s own path says', async (t) => {
+    const { pool } = postern.services.database
+    const odd = '"\\/\u007f\u2028é漢𝕏'
+    const attributes = {
+      [odd]: odd,
+      '10': [1, '1', null, true, [], {}],
+      a: { b: { c: [{ d: 'e\n\t\b\f\r\u001f' }] } },
+      numbers: [0, -1.5, 1e300, 5e-324, 9007199254740991, 1e21, 1e-7, 123456789012345680000, 0.1],
+    }
+    const tenants = ['old', 'later'].map((name) => ({ key: name, name, attributes: null }))
+    await send('POST', 'tenants', { operations: tenants })
+    const everywhere = ['globex', 'acme', 'later', 'old'].map((tenant) => ({ role: 'reader', tenant }))
+    const onInstances = ['d', odd.slice(0, 4).replace('\u007f', ''), '𝕏 y'].map((name) => ({
+      role: 'editor',
+      tenant: 'globex',
+      resource_instance: `document:${name}`,
+    }))
+    const operations = [
+      { key: `odd-${odd.replaceAll(/[\u007f\u2028]/g, '')}`, first_name: odd, attributes },
+      { key: 'odd-null', email: 'Odd+Null@x.test', last_name: '', attributes: {} },
+      { key: 'odd-held', role_assignments: [...everywhere, ...onInstances] },
+      { key: 'odd-expired', role_assignments: [...everywhere, ...onInstances] },
+      { key: 'odd-gone' },
+      { key: 'odd-last', role_assignments: onInstances },
+    ]
+    const made = await send('POST', 'users', { operations })
+    t.equal(made.statusCode, 200, made.body)
+    await pool.query(`update role_assignments g set expires_at = now() - interval '1 hour'
+      from users u where u.id = g.user_id and u.key = 'odd-expired' and g.resource_instance_id is null`)
+    await pool.query(`update role_assignments g set expires_at = now() + interval '1 hour'
+      from users u where u.id = g.user_id and u.key = 'odd-last'`)
+    await pool.query(`update account_members m set status = 'pending' from users u, accounts a
+      where u.id = m.user_id and u.key = 'odd-held' and a.id = m.account_id and a.key = 'acme'`)
+    await pool.query(`update users set attributes = null, created_at = '1999-12-31T23:59:59.990Z',
+      updated_at = '2030-01-01T05:00:00+05:00' where key = 'odd-null'`)
+    await pool.query(`update accounts set deleted_at = now() where key = 'old'`)
+    const twins = Array.from({ length: 200 }, (_, n) => `twin-${n}`)
+    await send('DELETE', 'users', { idents: ['odd-gone', ...twins] })
+    await postern.person('ADMIN')
+
+    type Page = { data: (User & { associated_tenants: { tenant: string }[] })[]; total_count: number }
+    const pages = async (perPage: number, path = 'users', more = '') => {
+      const found: Page['data'] = []
+      for (let page = 1; ; page++) {
+        const response = await python.get(`${F}/${path}?per_page=${perPage}&page=${page}${more}`)
+        const { data, total_count } = response.json<Page>()
+        found.push(...data)
+        if (data.length < perPage) {
+          t.equal(found.length, total_count)
+          return found
+        }
+      }
+    }
+    const alone = async ({ id }: User) => (await python.get(`${F}/users/${id}`)).json<Page['data'][number]>()
+    const everybody = await pages(100)
+    for (const one of everybody) t.strictSame(one, await alone(one), one.key)
+    t.same(
+      everybody.map(({ id }) => id),
+      everybody.map(({ id }) => id).sort(),
+    )
+    const held = (name: string) => everybody.find(({ key: one }) => one === name)
+    t.match(held('odd-held')?.associated_tenants, [
+      { tenant: 'acme' },
+      { tenant: 'globex' },
+      { tenant: 'later' },
+    ])
+    t.same(held('odd-expired')?.roles, [])
+    t.equal(held('odd-gone'), undefined)
+    t.strictSame(held(operations[0]?.key ?? '')?.attributes, attributes)
+
+    await t.test('whatever the size of the page, and after each change', async (t) => {
+      for (let round = 0; round < 2; round++) t.strictSame(await pages(4), everybody, `round ${round}`)
+      await send('DELETE', 'users', { idents: ['gil'] })
+      const others = everybody.filter(({ key: one }) => one !== 'gil')
+      t.equal(others.length, everybody.length - 1)
+      t.strictSame(await pages(4), others)
+      await send('POST', 'users', { operations: [{ key: 'odd-newest' }] })
+      t.strictSame((await pages(4)).slice(0, -1), others)
+      t.same((await python.get(`${F}/users?per_page=4&page=1000`)).json<Page>().data, [])
+    })
+
+    await t.test('also of those who are searched for, and of a tenant only what is held there', async (t) => {
+      const searched = everybody.filter(({ key: one }) => one.startsWith('odd-'))
+      t.strictSame((await pages(2, 'users', '&search=odd-')).slice(0, searched.length), searched)
+      t.same(await pages(3, 'users', '&role=nothing'), [])
+      const inGlobex = await pages(3, 'tenants/globex/users')
+      for (const one of inGlobex) {
+        const { associated_tenants: tenants, roles, ...rest } = await alone(one)
+        const here = ({ tenant }: { tenant?: string }) => tenant === 'globex'
+        t.strictSame(one, { ...rest, associated_tenants: tenants.filter(here), roles: roles.filter(here) })
+      }
+      t.ok(inGlobex.some(({ key: one }) => one === 'odd-held'))
+    })
+  })
+
+  await t.test('what is too large is refused as such, and nothing of it is done', async (t) => {
+    const text = 'x'.repeat(postern.config.http.bodyLimitBytes)
+    const user = { key: 'large', attributes: { text } }
+    for (const [path, body] of [
+      [`${F}/users`, user],
+      [`${F}/bulk/users`, { operations: Array.from({ length: 11 }, () => user) }],
+    ] as const) {
+      const refused = await python.post(path, body)
+      t.equal(refused.statusCode, 413)
+      t.match(refused.json(), {
+        error_code: 'INVALID_INPUT',
+        message: String,
+        support_link: /payload_too_large$/,
+      })
+    }
+    t.equal((await python.get(`${F}/users/large`)).statusCode, 404)
+  })
+
   await t.test('tenants are made and end, many at a time', async (t) => {
     const tenants = ['t1', 't2', 't3'].map((name) => ({ key: name, name, attributes: null }))
     t.same((await send('POST', 'tenants', { operations: tenants })).json(), {})

@@ -78,19 +78,22 @@ export async function buildUserOf(
   if (!engine) throw new Error('Permit is not used')
   await engine.prepare()
   await storePolicy(postern.services, DEFAULT_ENVIRONMENT, POLICY)
-  return { ...postern, permit: engine, settled: async () => await settled(engine) }
+  return { ...postern, permit: engine, settled: async () => await settled(postern.services, engine) }
 }
 
 /** Works through the jobs until none is left, also those that must be tried again; ten seconds at most. */
-async function settled({ jobs, worker }: NonNullable<TestApp['services']['permit']>): Promise<void> {
+async function settled(
+  { jobs: { runDue } }: TestApp['services'],
+  { jobs }: NonNullable<TestApp['services']['permit']>,
+): Promise<void> {
   const deadline = Date.now() + 10_000
-  await worker.runDue()
+  await runDue()
   for (;;) {
     const state = await jobs.queueState()
     if (state.pending === 0) return
     if (Date.now() > deadline) throw new Error(`not mirrored: ${JSON.stringify(state)}`)
     await sleep(100)
-    await worker.runDue()
+    await runDue()
   }
 }
 

@@ -1,7 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { LightMyRequestResponse } from 'fastify'
 import { decodeJwt } from 'jose'
 import type pg from 'pg'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { buildTestApp, type Person, type TestApp } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
 import { onServer } from '../helpers/database.ts'
@@ -232,6 +233,67 @@ t.test('a refresh token', async (t) => {
       t.ok(left.includes(sidOf(live)))
     },
   )
+})
+
+t.test('sessions that are refreshed at the same time', async (t) => {
+  const app = await buildTestApp(t)
+  const { email } = await app.person('GUEST')
+  const { pool } = app.services.database
+  const held = await signIn(app, email)
+  const others: Tokens[] = []
+  for (let n = 0; n < 9; n++) others.push(await signIn(app, email))
+  /** The refreshes of all of them, each before the first is answered, after what `query` does to the statements. */
+  const refreshAll = async (t: Test, failure?: Error) => {
+    const original = pool.query
+    const calls = t.capture(pool, 'query', function (
+      this: typeof pool,
+      ...given: Parameters<typeof original>
+    ) {
+      const [{ name }] = given as unknown as [{ name?: string }]
+      return failure && name === 'rotate_refresh_tokens'
+        ? sleep(100).then(() => Promise.reject(failure))
+        : original.apply(this, given)
+    } as typeof original)
+    const answers = others.map(async ({ refresh_token }) => await refresh(app, refresh_token))
+    const statuses = (await Promise.all(answers)).map((answer, place) => {
+      if (answer.statusCode === 200) others[place] = answer.json<Tokens>()
+      return answer.statusCode
+    })
+    calls.restore()
+    return { statuses: [...new Set(statuses)], statements: calls().length }
+  }
+
+  await t.test('share statements, and each gets its own', async (t) => {
+    const before = others.map(sidOf)
+    const { statuses, statements } = await refreshAll(t)
+    t.same(statuses, [200])
+    t.ok(statements < others.length, `${statements} statements`)
+    t.same(others.map(sidOf), before)
+  })
+
+  await t.test('do not wait for one that somebody else writes to', async (t) => {
+    const waiting = await onServer(app.databaseUrl, async (client) => {
+      await client.query('begin')
+      await client.query('select from sessions where id = $1 for update', [sidOf(held)])
+      let isAnswered = false
+      const waiting = refresh(app, held.refresh_token).finally(() => {
+        isAnswered = true
+      })
+      t.same((await refreshAll(t)).statuses, [200])
+      t.equal(isAnswered, false)
+      await client.query('commit')
+      return await waiting
+    })
+    t.equal(waiting.statusCode, 200)
+  })
+
+  await t.test('do not fail with one another, but all of them without a database', async (t) => {
+    t.same((await refreshAll(t, new Error('something about one of them'))).statuses, [200])
+    const { statuses, statements } = await refreshAll(t, new Error('Connection terminated unexpectedly'))
+    t.same(statuses, [503])
+    t.ok(statements <= 2, 'those who waited did not ask once more')
+    t.same((await refreshAll(t)).statuses, [200])
+  })
 })
 
 t.test('with an interval of 0 one of many wins, and the double use ends the session', async (t) => {

@@ -782,7 +782,7 @@ t.test('other methods are refused with those that there are', async (t) => {
 
   for (const [method, path, allow] of [
     ['DELETE', '/api/v1/users', 'GET, HEAD, POST'],
-    ['DELETE', '/api/v1/users/me', 'GET, HEAD, PUT, PATCH'],
+    ['POST', '/api/v1/users/me', 'GET, HEAD, PUT, PATCH, DELETE'],
     ['POST', `/api/v1/users/${NO_SUCH_ID}`, 'GET, HEAD, PUT, PATCH, DELETE'],
     ['GET', '/api/v1/users/open', 'POST'],
     ['GET', `/api/v1/users/${NO_SUCH_ID}/deactivate`, 'POST'],

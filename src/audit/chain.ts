@@ -1,0 +1,206 @@
+import type { Clock } from '../clock.ts'
+import { type Database, type Tx, transact } from '../db/client.ts'
+import type { Page, PageRequest } from '../db/paging.ts'
+import type { Warn } from '../policy/engines.ts'
+import { hashOf } from './canonical.ts'
+import type { ChainRepository, Link } from './chain-repository.ts'
+import { createChainWalk } from './chain-walk.ts'
+import { exportedLines } from './export.ts'
+import type { AuditFilters } from './repository.ts'
+import type { Checkpoint, CheckpointSigner } from './signing.ts'
+import { type Verification, verifyTrail } from './verification.ts'
+
+type Dependencies = {
+  database: Database
+  chain: ChainRepository
+  signer: CheckpointSigner
+  clock: Clock
+  /** Events older than this are removed; 0: never. */
+  retentionDays: number
+  warn: Warn
+}
+
+const SEALED_AT_ONCE = 1000
+const REMOVED_AT_ONCE = 2000
+const RESIGNED_AT_ONCE = 1000
+const LOOK_MS = 2000
+const CHECKPOINT_EVERY_SECONDS = 3600
+const CHECKPOINT_EVERY_POSITIONS = 10_000
+const DAY_MS = 86_400_000
+
+export type AuditChain = ReturnType<typeof createAuditChain>
+
+/**
+ * The order of the audit trail. Events are sealed after they are committed, so that no write waits for another: each gets
+ * the next position, and a hash over itself and the hash before. Of several processes one at a time does so; one that is
+ * killed leaves nothing half done.
+ */
+export function createAuditChain(dependencies: Dependencies) {
+  const { database, chain, signer, clock, retentionDays, warn } = dependencies
+  const { db } = database
+  let timer: NodeJS.Timeout | undefined
+  let looking: Promise<void> = Promise.resolve()
+  let isStopped = false
+
+  /** How many were sealed; `undefined` when another process is at it. */
+  async function sealSome(isPatient: boolean): Promise<number | undefined> {
+    return await transact(db, async (tx) => {
+      if (!(await chain.lock(isPatient, tx))) return undefined
+      await chain.closeRefusals(SEALED_AT_ONCE, tx)
+      let last: Link = await chain.findHead(tx)
+      const links = (await chain.listDue(SEALED_AT_ONCE, tx)).map((event) => {
+        const position = last.position + 1
+        last = { position, hash: hashOf(position, event, last.hash) }
+        return { ...last, eventId: event.id }
+      })
+      if (links.length > 0) await chain.append(links, tx)
+      return links.length
+    })
+  }
+
+  async function sealAll(isPatient: boolean): Promise<void> {
+    while ((await sealSome(isPatient)) === SEALED_AT_ONCE);
+  }
+
+  /** Up to where retention has removed the trail, by a checkpoint of ours. */
+  async function findRemoved(tx: Tx): Promise<Link | undefined> {
+    const removed = await chain.findRetentionCheckpoint(tx)
+    if (!removed) return undefined
+    const anchor = await chain.findCheckpoint(removed.removedUpTo, tx)
+    if (!anchor || signer.verify(removed) !== 'valid' || signer.verify(anchor) !== 'valid')
+      throw new Error(
+        `a checkpoint of the audit trail is not ours (positions up to ${removed.removedUpTo} are said to be removed)`,
+      )
+    return anchor
+  }
+
+  async function signHead(tx: Tx): Promise<Checkpoint | undefined> {
+    await chain.lock(true, tx)
+    const head = await chain.findHead(tx)
+    if (head.position === 0) return undefined
+    const known = await chain.findCheckpoint(head.position, tx)
+    if (known && signer.verify(known) === 'valid') return known
+    if (known) throw new Error(`the checkpoint at position ${head.position} of the audit trail is not ours`)
+    const removedUpTo = (await findRemoved(tx))?.position ?? 0
+    const checkpoint = signer.sign({ ...head, removedUpTo, createdAt: clock.now() })
+    await chain.insertCheckpoint(checkpoint, tx)
+    return checkpoint
+  }
+
+  /** Removes the oldest positions, if they are what was sealed: retention must not cover up what somebody has changed. */
+  async function removeSome(tx: Tx): Promise<number> {
+    await chain.lock(true, tx)
+    const removed = await findRemoved(tx)
+    const walk = createChainWalk({ signer, kept: [], ...(removed && { start: removed }) })
+    const before = new Date(clock.now().getTime() - retentionDays * DAY_MS)
+    for (const row of await chain.readPage(walk.state.last.position, REMOVED_AT_ONCE, tx)) {
+      if (row.event && row.event.occurredAt >= before) break
+      const fault = walk.step(row)
+      if (fault)
+        throw new Error(
+          `the audit trail is not what was sealed at position ${fault.position}, and nothing of it is removed: ${fault.reason}`,
+        )
+    }
+    const { last, events } = walk.state
+    if (events === 0) return 0
+    const checkpoint = signer.sign({ ...last, removedUpTo: last.position, createdAt: clock.now() })
+    await chain.asRetention(async () => await chain.removeUpTo(checkpoint, tx), tx)
+    return events
+  }
+
+  /** Seals what waits, and signs when it is time. Other processes may be at it: then there is nothing to do. */
+  async function look(): Promise<void> {
+    const { isWaiting, uncovered, checkpointAgeSeconds } = await chain.lookAround()
+    if (isWaiting) await sealAll(false)
+    const isTime =
+      uncovered >= CHECKPOINT_EVERY_POSITIONS ||
+      (uncovered > 0 && checkpointAgeSeconds >= CHECKPOINT_EVERY_SECONDS)
+    if (isTime) await transact(db, signHead)
+  }
+
+  function lookLater(): void {
+    if (isStopped) return
+    timer = setTimeout(() => {
+      looking = look()
+        .catch((error: unknown) =>
+          warn({ err: error }, 'the audit trail could not be sealed; it is tried again'),
+        )
+        .finally(lookLater)
+    }, LOOK_MS).unref()
+  }
+
+  return {
+    /** Seals every event that is committed, but refusals that may still be counted up. */
+    async seal(): Promise<void> {
+      await sealAll(true)
+    },
+
+    /** Seals, and signs where the chain ends then; `undefined` as long as nothing has ever happened. */
+    async checkpoint(): Promise<Checkpoint | undefined> {
+      await sealAll(true)
+      return await transact(db, signHead)
+    },
+
+    listCheckpoints: async (request: PageRequest): Promise<Page<Checkpoint & { id: string }>> =>
+      await chain.listCheckpoints(request),
+
+    /**
+     * The sealed events that pass, as lines of JSON, in the order of the chain. Seals first, so that what is committed is
+     * there, but refusals that may still be counted up. `environmentId` absent: of all environments.
+     */
+    async *exportLines(filters: AuditFilters, environmentId?: string): AsyncGenerator<string> {
+      await sealAll(true)
+      yield* exportedLines(chain, filters, environmentId)
+    },
+
+    /** Where the chain ends. */
+    head: async (): Promise<Link> => await chain.findHead(),
+
+    /** What waits to be sealed. */
+    backlog: chain.backlog,
+
+    /** Holds the stored trail against its hashes and checkpoints, and those that were kept elsewhere. */
+    async verify(options: { kept?: readonly Checkpoint[]; from?: number } = {}): Promise<Verification> {
+      return await verifyTrail({ chain, signer, ...options })
+    },
+
+    /**
+     * Removes what is older than AUDIT_RETENTION_DAYS from the beginning of the chain, and leaves a checkpoint in its
+     * place. Returns how many events went.
+     * @throws Error when what is to be removed is not what was sealed
+     */
+    async applyRetention(): Promise<number> {
+      if (retentionDays === 0) return 0
+      let all = 0
+      for (let some = REMOVED_AT_ONCE; some === REMOVED_AT_ONCE; all += some)
+        some = await transact(db, removeSome)
+      return all
+    },
+
+    /** Signs anew what was signed under a key that is known and no longer the one that signs. */
+    async resign(): Promise<void> {
+      await transact(db, async (tx) => {
+        await chain.asRetention(async () => {
+          for (let after: number | undefined = 0; after !== undefined; ) {
+            const outdated = await chain.listSignedOtherwise(signer.prefix, after, RESIGNED_AT_ONCE, tx)
+            for (const checkpoint of outdated)
+              if (signer.verify(checkpoint) === 'valid')
+                await chain.replaceSignature(signer.sign(checkpoint), tx)
+            after = outdated.at(-1)?.position
+          }
+        }, tx)
+      })
+    },
+
+    /** Seals and signs from now on. */
+    start(): void {
+      lookLater()
+    },
+
+    async stop(): Promise<void> {
+      isStopped = true
+      clearTimeout(timer)
+      await looking
+    },
+  }
+}

@@ -1,0 +1,100 @@
+import { isUnavailable } from './errors.ts'
+
+type Options<Call, Answer> = {
+  /** What a call is about. Two about the same thing come one after the other. */
+  keyOf: (call: Call) => string
+  /** One statement for all of these. What it does not answer, by key, is left to `one`. */
+  many: (calls: readonly Call[]) => Promise<ReadonlyMap<string, Answer>>
+  one: (call: Call) => Promise<Answer | undefined>
+  /** How many calls a statement takes. */
+  most: number
+  /** How many statements of `many` are under way at a time. */
+  statements: number
+}
+
+type Waiting<Call, Answer> = {
+  call: Call
+  resolve: (answer: Answer | undefined) => void
+  reject: (error: unknown) => void
+}
+
+/**
+ * Has calls that come while others are under way wait for those, and then go together: a statement and a commit for
+ * many cost little more than for one, so that the more there is to do, the less each costs. A call that comes alone
+ * goes at once. `many` must be all or nothing, and must not wait for locks, or one call would hold up others.
+ */
+export function combined<Call, Answer>(options: Options<Call, Answer>) {
+  const { keyOf, many, one, most, statements } = options
+  /** By key, whoever came first in front. */
+  const waiting = new Map<string, Waiting<Call, Answer>[]>()
+  const underWay = new Set<string>()
+  let running = 0
+
+  function take(): Map<string, Waiting<Call, Answer>> {
+    const taken = new Map<string, Waiting<Call, Answer>>()
+    for (const [key, queue] of waiting) {
+      const first = underWay.has(key) ? undefined : queue.shift()
+      if (first === undefined) continue
+      taken.set(key, first)
+      underWay.add(key)
+      waiting.delete(key)
+      if (queue.length > 0) waiting.set(key, queue)
+      if (taken.size === most) break
+    }
+    return taken
+  }
+
+  function begin(): void {
+    while (running < statements) {
+      const taken = take()
+      if (taken.size === 0) return
+      running++
+      void answer(taken).finally(() => {
+        running--
+        begin()
+      })
+    }
+  }
+
+  function done(key: string): void {
+    underWay.delete(key)
+    begin()
+  }
+
+  async function answer(taken: ReadonlyMap<string, Waiting<Call, Answer>>): Promise<void> {
+    const answers = await many([...taken.values()].map(({ call }) => call)).catch((error: unknown) => {
+      if (!isUnavailable(error)) return new Map<string, Answer>()
+      refuse(taken, error)
+      return undefined
+    })
+    if (!answers) return
+    for (const [key, { call, resolve, reject }] of taken) {
+      const found = answers.get(key)
+      if (found === undefined) {
+        void one(call)
+          .then(resolve, reject)
+          .finally(() => done(key))
+        continue
+      }
+      resolve(found)
+      done(key)
+    }
+  }
+
+  /** Without a database those who wait need not find out one after the other. */
+  function refuse(taken: ReadonlyMap<string, Waiting<Call, Answer>>, error: unknown): void {
+    const all = [...taken.values(), ...[...waiting.values()].flat()]
+    waiting.clear()
+    for (const key of taken.keys()) underWay.delete(key)
+    for (const { reject } of all) reject(error)
+  }
+
+  return async (call: Call): Promise<Answer | undefined> =>
+    await new Promise((resolve, reject) => {
+      const key = keyOf(call)
+      const before = waiting.get(key)
+      if (before) before.push({ call, resolve, reject })
+      else waiting.set(key, [{ call, resolve, reject }])
+      begin()
+    })
+}

@@ -1,0 +1,194 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Database, Executor } from '../db/client.ts'
+import type { JobsRepository, NewJob, QueueState } from './repository.ts'
+
+/** What is done with the jobs of one name. */
+export type JobTask = {
+  /** @throws when the job is to be tried again: after three seconds, and ever later */
+  run(payload: unknown, attempt: Attempt): Promise<void>
+  /** A failed job does not wait longer than this for its next try. Default: up to some hours. */
+  retriesWithinMs?: number
+}
+
+/** Which try of a job this is, and whether it is given up when it fails. */
+export type Attempt = { number: number; isLast: boolean }
+
+/** A job as the library has it. */
+type RunningJob = { id: string; locked_by: string | null; attempts: number; max_attempts: number }
+
+type Dependencies = {
+  database: Database
+  repository: JobsRepository
+  /** Whether named prepared statements may be used. */
+  prepare: boolean
+  onWarning: (details: Record<string, unknown>, message: string) => void
+}
+
+const CONCURRENCY = 3
+/** How soon a try that has become due is noticed; a new job is told of at once. */
+const POLL_MS = 1000
+const TEND_MS = 15_000
+/** Whoever works on a job says so this often, and is taken for dead when nothing was heard for so long. */
+const SIGN_OF_LIFE_MS = 15_000
+const DEAD_AFTER_MS = 60_000
+
+/** Batches of jobs that are done are written down before a worker ends; single ones are not waited for. */
+const PRESET = { worker: { completeJobBatchDelay: 0, failJobBatchDelay: 0 } }
+
+/** After the database was away for long, the library gives up, and is started anew. */
+const RESTART_MS = 2000
+
+export type Jobs = ReturnType<typeof createJobs>
+
+/**
+ * What is done later and again until it is done, by any process that serves. A job that is added in a transaction is
+ * there when that commits, and never otherwise. Jobs may run twice, after a process was killed. The library is loaded
+ * when it is used.
+ */
+export function createJobs({ database, repository, prepare, onWarning }: Dependencies) {
+  const tasks = new Map<string, JobTask>()
+  const scheduled = new Set<string>()
+  let running: Promise<void> | undefined
+  const stopping = new AbortController()
+
+  async function options(only: readonly string[] = [...tasks.keys()]) {
+    const { Logger } = await import('graphile-worker')
+    const logger = new Logger(() => (level, message) => {
+      if (level === 'error' || level === 'warning') onWarning({ job: message }, 'a job failed')
+    })
+    const chosen = [...tasks].filter(([name]) => only.includes(name))
+    const taskList = Object.fromEntries(
+      chosen.map(([name, task]) => [
+        name,
+        async (payload: unknown, { job }: { job: RunningJob }) => await runAlive(task, payload, job),
+      ]),
+    )
+    return { logger, preset: PRESET, taskList, noHandleSignals: true, noPreparedStatements: !prepare }
+  }
+
+  async function runAlive(task: JobTask, payload: unknown, job: RunningJob): Promise<void> {
+    const sign = (): void => void repository.keepLocked(job.id, job.locked_by).catch(() => {})
+    const alive = setInterval(sign, SIGN_OF_LIFE_MS).unref()
+    try {
+      await task.run(payload, { number: job.attempts, isLast: job.attempts >= job.max_attempts })
+    } finally {
+      clearInterval(alive)
+    }
+  }
+
+  async function tend(): Promise<void> {
+    const patience = [...tasks].flatMap(([task, { retriesWithinMs }]) =>
+      retriesWithinMs === undefined ? [] : [{ task, retriesWithinMs }],
+    )
+    await repository.tend([...tasks.keys()], DEAD_AFTER_MS, patience)
+  }
+
+  async function runUntilStopped(directUrl: string): Promise<void> {
+    const { signal } = stopping
+    while (!signal.aborted) {
+      try {
+        await runOnceStarted(directUrl, signal)
+      } catch (error) {
+        onWarning({ err: error }, 'the job worker ended, and is started again')
+      }
+      await sleep(RESTART_MS, undefined, { signal }).catch(() => {})
+    }
+  }
+
+  /** Returns when it was stopped; throws when it ended otherwise. */
+  async function runOnceStarted(directUrl: string, signal: AbortSignal): Promise<void> {
+    const { run } = await import('graphile-worker')
+    const runner = await run({
+      ...(await options()),
+      connectionString: directUrl,
+      maxPoolSize: CONCURRENCY + 2,
+      concurrency: CONCURRENCY,
+      pollInterval: POLL_MS,
+    })
+    const stop = (): void => void runner.stop().catch(() => {})
+    if (signal.aborted) stop()
+    signal.addEventListener('abort', stop, { once: true })
+    try {
+      await runner.promise
+    } finally {
+      signal.removeEventListener('abort', stop)
+    }
+  }
+
+  /** Runs the work, and asks for its next time, whether it failed or not. */
+  const scheduledTask = (name: string, everySeconds: number, work: () => Promise<void>): JobTask => ({
+    async run() {
+      try {
+        await work()
+      } catch (error) {
+        onWarning({ err: error, work: name }, 'scheduled work failed, and is tried again when its time comes')
+      }
+      const runAt = new Date(Date.now() + everySeconds * 1000)
+      await repository.add(name, [{ payload: {}, key: name, queue: name, runAt }])
+    },
+  })
+
+  return {
+    /** Says what is done with the jobs of a name. Before `start`. */
+    handle(name: string, task: JobTask): void {
+      tasks.set(name, task)
+    },
+
+    /**
+     * Has `work` run every so many seconds, by one process at a time of all that serve one database: for what needs no
+     * more than one to do it. It must bear to be run again after a process was killed. A failure is told to the log.
+     * Before `start`.
+     */
+    schedule(name: string, everySeconds: number, work: () => Promise<void>): void {
+      const task = `schedule:${name}`
+      tasks.set(task, scheduledTask(task, everySeconds, work))
+      scheduled.add(task)
+    },
+
+    /** Adds a job, in the caller's transaction when `ex` is one. */
+    async add(task: string, job: NewJob, ex?: Executor): Promise<void> {
+      await repository.add(task, [job], ex)
+    },
+
+    /** How each task stands that has jobs. */
+    states: async (): Promise<QueueState[]> => await repository.states(),
+
+    /** Takes jobs from now on. `directUrl`: a connection without a pooler hears of new ones at once; else they are polled for. */
+    start(directUrl: string): void {
+      const tendAndSchedule = async (): Promise<void> => {
+        await tend()
+        await repository.ensure([...scheduled])
+      }
+      const tendLater = (): void =>
+        void tendAndSchedule().catch((error: unknown) =>
+          onWarning({ err: error }, 'jobs could not be tended'),
+        )
+      tendLater()
+      const tending = setInterval(tendLater, TEND_MS).unref()
+      stopping.signal.addEventListener('abort', () => clearInterval(tending), { once: true })
+      running = runUntilStopped(directUrl)
+    },
+
+    /** Finishes what is under way, and takes no more. */
+    async stop(): Promise<void> {
+      stopping.abort()
+      await running
+    },
+
+    /** Does what is due, once, and returns: what fails is tried again later. `only`: the tasks that are meant. */
+    async runDue(only?: readonly string[]): Promise<void> {
+      await tend()
+      const { runOnce } = await import('graphile-worker')
+      const once = async () => await runOnce({ ...(await options(only)), pgPool: database.pool })
+      await Promise.all(Array.from({ length: CONCURRENCY }, once))
+    },
+
+    /** Makes or updates the tables of the jobs, in a schema of their own, as a plain owner of the database. */
+    async install(): Promise<void> {
+      // A version of the library that needs other tables changes them when it starts to work.
+      if (await repository.isInstalled()) return
+      const { Logger, runMigrations } = await import('graphile-worker')
+      await runMigrations({ pgPool: database.pool, logger: new Logger(() => () => {}) })
+    },
+  }
+}

@@ -1,0 +1,144 @@
+import { randomBytes } from 'node:crypto'
+import type { AuditEvent } from '../audit/events.ts'
+import type { AuditRepository } from '../audit/repository.ts'
+import type { CountKind, Throttle } from '../auth/throttle.ts'
+import { normalizeEmail } from '../case-folding.ts'
+import type { Clock } from '../clock.ts'
+import type { Tx } from '../db/client.ts'
+import { AppError } from '../errors.ts'
+import { newId } from '../ids.ts'
+import { durationInWords, type LinkedPage, type Mailer } from '../mail/service.ts'
+import type { MailTemplate } from '../mail/templates.ts'
+import { hashOf } from '../sessions/refresh-tokens.ts'
+import type { Vault } from '../vault.ts'
+import type { FoundLink, LinkKind, MailLinksRepository, Recipient } from './repository.ts'
+
+/** What a link knows beside the person; sealed, because it names addresses. */
+export type LinkData = {
+  /** The address that the email is to become. */
+  newEmail?: string
+  /** Whether the link to the other address was followed already. */
+  isOtherConfirmed?: boolean
+  /** SHA-256 of what the browser keeps that has asked for the link. */
+  requestHash?: string
+}
+
+/** Seconds. A link that signs in is out-of-band authentication, for which ten minutes are the limit (ASVS 6.5.5). */
+const LIFETIMES: Record<LinkKind, number> = {
+  password_reset: 3600,
+  magic_link: 600,
+  email_verification: 86_400,
+  email_change: 3600,
+  email_change_consent: 3600,
+}
+
+const PAGES: Record<LinkKind, LinkedPage> = {
+  password_reset: 'passwordReset',
+  magic_link: 'magicLink',
+  email_verification: 'emailVerification',
+  email_change: 'emailChange',
+  email_change_consent: 'emailChange',
+}
+
+export type Links = ReturnType<typeof createLinks>
+
+type Dependencies = {
+  repository: MailLinksRepository
+  mailer: Mailer
+  throttle: Throttle
+  audit: AuditRepository
+  vault: Vault
+  clock: Clock
+  /** How many of one kind anybody may have sent to one address within an hour. */
+  perRecipientAndHour: number
+}
+
+const AN_HOUR = 3600
+
+const TEMPLATES = {
+  password_reset: 'password-reset',
+  magic_link: 'magic-link',
+  email_verification: 'email-verification',
+} as const satisfies Partial<Record<LinkKind, MailTemplate>>
+
+/** Links that are mailed: 256 random bits, kept as SHA-256, which work once and for a short time. */
+export function createLinks(dependencies: Dependencies) {
+  const { repository, mailer, throttle, audit, vault, clock, perRecipientAndHour } = dependencies
+  const seal = (data: LinkData): string => vault.seal('mail', JSON.stringify(data))
+
+  /** Writes a new link of the kind in place of those before, and returns what its mail says of it. */
+  async function insert(
+    userId: string,
+    kind: LinkKind,
+    tx: Tx,
+    data?: LinkData,
+  ): Promise<{ data: { link: string; expires_in: string }; expiresAt: Date }> {
+    const token = randomBytes(32).toString('base64url')
+    const secondsToLive = LIFETIMES[kind]
+    await repository.replaceLink(
+      {
+        id: newId(),
+        userId,
+        kind,
+        tokenHash: hashOf(token),
+        dataSealed: data === undefined ? null : seal(data),
+        secondsToLive,
+      },
+      tx,
+    )
+    return {
+      data: { link: mailer.linkTo(PAGES[kind], token), expires_in: durationInWords(secondsToLive) },
+      expiresAt: new Date(clock.now().getTime() + secondsToLive * 1000),
+    }
+  }
+
+  return {
+    insert,
+
+    /** Whether a mailbox may be sent another one: those that went before are enough then, and are not made void. */
+    async mayBeSent(kind: CountKind, email: string): Promise<boolean> {
+      try {
+        await throttle.count(kind, `email|${normalizeEmail(email)}`, perRecipientAndHour, AN_HOUR)
+        return true
+      } catch (error) {
+        if (error instanceof AppError && error.code === 'too_many_requests') return false
+        throw error
+      }
+    },
+
+    /** Mails a link of one of the kinds that need nothing besides, and records that it did. */
+    async send(
+      kind: keyof typeof TEMPLATES,
+      { id, email, accountId }: Pick<Recipient, 'id' | 'email' | 'accountId'>,
+      caller: AuditEvent['caller'],
+      tx: Tx,
+      data?: LinkData,
+    ): Promise<void> {
+      await mailer.send({ to: email, template: TEMPLATES[kind], ...(await insert(id, kind, tx, data)) }, tx)
+      await audit.append(
+        { action: 'user.link_sent', caller, target: { type: 'user', id }, accountId, details: { kind } },
+        tx,
+      )
+    },
+
+    /** A link that can still be followed, by its token. */
+    find: async (token: string, kinds: readonly LinkKind[]) =>
+      await repository.findLink(hashOf(token), kinds),
+
+    seal,
+
+    /** What a link knows; nothing when it was sealed under another SECRET_KEY. */
+    dataOf({ dataSealed }: FoundLink): LinkData {
+      const text = dataSealed === null ? undefined : vault.open('mail', dataSealed)
+      return text === undefined ? {} : (JSON.parse(text) as LinkData)
+    },
+
+    /** Seals under the key of now what lies sealed under the one before. */
+    async reseal(tx: Tx): Promise<void> {
+      for (const { id, dataSealed } of await repository.listSealed(tx)) {
+        const anew = dataSealed === null ? undefined : vault.reseal('mail', dataSealed)
+        if (anew !== undefined) await repository.setData(id, anew, tx)
+      }
+    },
+  }
+}

@@ -1,0 +1,63 @@
+import { request as requestHttp } from 'node:http'
+import { request as requestHttps } from 'node:https'
+import type { Addresses } from './addresses.ts'
+
+/** How a receiver answered, or why it did not. */
+export type Answer = { status: number; error: undefined } | { status: undefined; error: string }
+
+const MAX_ANSWER_BYTES = 1024
+
+/**
+ * POSTs a body, on a connection of its own. Redirects are answers like others; of the body of the answer no more than
+ * a kilobyte is read, and none of it is kept.
+ * @returns never later than after `timeoutMs`; a fault is an answer, nothing is thrown
+ */
+export async function post(
+  url: string,
+  body: string,
+  headers: Record<string, string>,
+  { addresses, timeoutMs, signal }: { addresses: Addresses; timeoutMs: number; signal: AbortSignal },
+): Promise<Answer> {
+  const fault = addresses.faultOf(url)
+  if (fault) return { status: undefined, error: `the URL ${fault}` }
+  return await new Promise((resolve) => {
+    const settle = (answer: Answer): void => {
+      resolve(answer)
+      request.destroy()
+    }
+    const refuse = (error: unknown): void =>
+      settle({ status: undefined, error: sentenceOf(error, timeoutMs).slice(0, 200) })
+    const start = url.startsWith('https:') ? requestHttps : requestHttp
+    const request = start(url, {
+      method: 'POST',
+      agent: false,
+      lookup: addresses.lookup,
+      signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
+      headers: {
+        'content-type': 'application/json',
+        'content-length': Buffer.byteLength(body),
+        'user-agent': 'postern-webhooks',
+        ...headers,
+      },
+    })
+    request.on('error', refuse)
+    request.on('response', (response) => {
+      const status = response.statusCode ?? 0
+      let bytes = 0
+      response.on('data', (chunk: Buffer) => {
+        bytes += chunk.length
+        if (bytes > MAX_ANSWER_BYTES) settle({ status, error: undefined })
+      })
+      response.on('end', () => settle({ status, error: undefined }))
+      response.on('error', refuse)
+    })
+    request.end(body)
+  })
+}
+
+function sentenceOf(error: unknown, timeoutMs: number): string {
+  if (!(error instanceof Error)) return 'the request failed'
+  if (error.name === 'AbortError' || error.name === 'TimeoutError')
+    return `no answer within ${timeoutMs / 1000} s`
+  return error.message || ('code' in error ? String(error.code) : error.name)
+}

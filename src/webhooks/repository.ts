@@ -1,0 +1,209 @@
+import { and, asc, eq, type SQL, sql } from 'drizzle-orm'
+import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
+import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
+import { webhookDeliveries, webhooks } from '../db/schema.ts'
+
+export type WebhookRow = {
+  id: string
+  url: string
+  description: string | null
+  events: string[]
+  accountId: string | null
+  isActive: boolean
+  disabledReason: string | null
+  previousSecretExpiresAt: Date | null
+  revision: number
+  createdAt: Date
+  updatedAt: Date
+}
+
+export type NewWebhook = Pick<WebhookRow, 'id' | 'url' | 'description' | 'events' | 'accountId'> & {
+  secretSealed: string
+}
+
+export type WebhookChanges = Partial<
+  Pick<WebhookRow, 'url' | 'description' | 'events' | 'isActive' | 'disabledReason'>
+>
+
+export type DeliveryStatus = 'pending' | 'delivered' | 'failed'
+
+export type DeliveryRow = {
+  id: string
+  auditEventId: string
+  event: string
+  subject: string
+  sequence: number
+  status: DeliveryStatus
+  attempts: number
+  nextAttemptAt: Date
+  lastStatus: number | null
+  lastError: string | null
+  createdAt: Date
+  deliveredAt: Date | null
+}
+
+const columns = {
+  id: webhooks.id,
+  url: webhooks.url,
+  description: webhooks.description,
+  events: webhooks.events,
+  accountId: webhooks.accountId,
+  isActive: webhooks.isActive,
+  disabledReason: webhooks.disabledReason,
+  previousSecretExpiresAt: webhooks.previousSecretExpiresAt,
+  revision: webhooks.revision,
+  createdAt: webhooks.createdAt,
+  updatedAt: webhooks.updatedAt,
+}
+
+const deliveryColumns = {
+  id: webhookDeliveries.id,
+  auditEventId: webhookDeliveries.auditEventId,
+  event: webhookDeliveries.event,
+  subject: webhookDeliveries.subject,
+  sequence: webhookDeliveries.sequence,
+  status: webhookDeliveries.status,
+  attempts: webhookDeliveries.attempts,
+  nextAttemptAt: webhookDeliveries.nextAttemptAt,
+  lastStatus: webhookDeliveries.lastStatus,
+  lastError: webhookDeliveries.lastError,
+  createdAt: webhookDeliveries.createdAt,
+  deliveredAt: webhookDeliveries.deliveredAt,
+}
+
+const sortKeys: Record<string, SortKey<WebhookRow>> = {
+  created_at: { by: webhooks.id, cast: 'uuid', value: (row) => row.id },
+}
+const deliverySortKeys: Record<string, SortKey<DeliveryRow>> = {
+  created_at: { by: webhookDeliveries.sequence, cast: 'bigint', value: (row) => String(row.sequence) },
+}
+
+export type WebhooksRepository = ReturnType<typeof createWebhooksRepository>
+
+/** The webhooks of one environment, and what was and will be sent to them. */
+export function createWebhooksRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
+  const own = (id: string): SQL | undefined =>
+    and(eq(webhooks.environmentId, environmentId), eq(webhooks.id, id))
+
+  return {
+    /** @param accountId those of one account; `undefined`: all */
+    async listWebhooks(accountId: string | undefined, request: PageRequest): Promise<Page<WebhookRow>> {
+      const clauses = pageClauses(request, sortKeys, webhooks.id)
+      const matching = and(
+        eq(webhooks.environmentId, environmentId),
+        accountId === undefined ? undefined : eq(webhooks.accountId, accountId),
+      )
+      const page = clauses.toPage(
+        await db
+          .select(columns)
+          .from(webhooks)
+          .where(allOf(matching, clauses.where))
+          .orderBy(...clauses.orderBy)
+          .limit(clauses.limit)
+          .offset(clauses.offset),
+      )
+      return request.total ? { ...page, total: await db.$count(webhooks, matching) } : page
+    },
+
+    async findWebhook(id: string, ex: Executor = db): Promise<WebhookRow | undefined> {
+      const [row] = await ex.select(columns).from(webhooks).where(own(id))
+      return row
+    },
+
+    async lockWebhook(id: string, tx: Tx): Promise<WebhookRow | undefined> {
+      const [row] = await tx.select(columns).from(webhooks).where(own(id)).for('update')
+      return row
+    },
+
+    async countWebhooks(tx: Tx): Promise<number> {
+      return await tx.$count(webhooks, eq(webhooks.environmentId, environmentId))
+    },
+
+    async insertWebhook(webhook: NewWebhook, tx: Tx): Promise<void> {
+      await tx.insert(webhooks).values({ ...webhook, environmentId })
+    },
+
+    async updateWebhook(id: string, changes: WebhookChanges, tx: Tx): Promise<void> {
+      await tx
+        .update(webhooks)
+        .set({ ...changes, revision: sql`${webhooks.revision} + 1`, updatedAt: sql`now()` })
+        .where(own(id))
+    },
+
+    /** The secret of now signs beside the new one until `previousUntil`. */
+    async replaceSecret(id: string, secretSealed: string, previousUntil: Date, tx: Tx): Promise<void> {
+      await tx
+        .update(webhooks)
+        .set({
+          secretSealed,
+          previousSecretSealed: sql`${webhooks.secretSealed}`,
+          previousSecretExpiresAt: previousUntil,
+          revision: sql`${webhooks.revision} + 1`,
+          updatedAt: sql`now()`,
+        })
+        .where(own(id))
+    },
+
+    async deleteWebhook(id: string, tx: Tx): Promise<void> {
+      await tx.delete(webhooks).where(own(id))
+    },
+
+    /** The newest first, unless `request` says otherwise. */
+    async listDeliveries(
+      webhookId: string,
+      status: DeliveryStatus | undefined,
+      request: PageRequest,
+    ): Promise<Page<DeliveryRow>> {
+      const clauses = pageClauses(request, deliverySortKeys, webhookDeliveries.id)
+      const matching = and(
+        eq(webhookDeliveries.webhookId, webhookId),
+        status === undefined ? undefined : eq(webhookDeliveries.status, status),
+      )
+      const page = clauses.toPage(
+        await db
+          .select(deliveryColumns)
+          .from(webhookDeliveries)
+          .where(allOf(matching, clauses.where))
+          .orderBy(...clauses.orderBy)
+          .limit(clauses.limit)
+          .offset(clauses.offset),
+      )
+      return request.total ? { ...page, total: await db.$count(webhookDeliveries, matching) } : page
+    },
+
+    /** Sends it again, as the first try of a new message about the same event. `undefined` when there is none. */
+    async redeliver(webhookId: string, deliveryId: string, tx: Tx): Promise<DeliveryRow | undefined> {
+      const [row] = await tx
+        .update(webhookDeliveries)
+        .set({ status: 'pending', attempts: 0, nextAttemptAt: sql`now()`, deliveredAt: null })
+        .where(and(eq(webhookDeliveries.webhookId, webhookId), eq(webhookDeliveries.id, deliveryId)))
+        .returning(deliveryColumns)
+      return row
+    },
+
+    /** A message that was not caused by an event of its own, to be sent at once. */
+    async insertDelivery(
+      delivery: Pick<DeliveryRow, 'id' | 'auditEventId' | 'event' | 'subject'> & { webhookId: string },
+      tx: Tx,
+    ): Promise<DeliveryRow> {
+      const [row] = await tx.insert(webhookDeliveries).values(delivery).returning(deliveryColumns)
+      if (!row) throw new Error('the delivery was not written')
+      return row
+    },
+
+    /** Every sealed secret, to be sealed anew. */
+    async listSecrets(ex: Executor): Promise<{ id: string; sealed: string; previous: string | null }[]> {
+      return await ex
+        .select({ id: webhooks.id, sealed: webhooks.secretSealed, previous: webhooks.previousSecretSealed })
+        .from(webhooks)
+        .orderBy(asc(webhooks.id))
+    },
+
+    async storeSecrets(id: string, sealed: string, previous: string | null, ex: Executor): Promise<void> {
+      await ex
+        .update(webhooks)
+        .set({ secretSealed: sealed, previousSecretSealed: previous })
+        .where(eq(webhooks.id, id))
+    },
+  }
+}

@@ -1,0 +1,364 @@
+import { createHmac } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer, type IncomingHttpHeaders } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import t, { type Test } from 'tap'
+import { createAddresses } from '../../src/webhooks/addresses.ts'
+import { buildTestApp } from '../helpers/app.ts'
+import { SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
+import { NO_SUCH_ID } from '../helpers/hostile.ts'
+
+type Webhook = { id: string; secret: string; is_active: boolean; disabled_reason: string | null }
+type Delivery = { id: string; event: string; status: string; attempts: number; last_status: number | null }
+type Message = {
+  id: string
+  type: string
+  subject: { type: string; id: string } | null
+  account_id: string | null
+  data: Record<string, unknown>
+}
+type Received = { headers: IncomingHttpHeaders; body: string; message: Message }
+
+const PATH = '/api/v1/webhooks'
+const postern = await buildTestApp(t, { env: { WEBHOOKS_ALLOWED_NETWORKS: '127.0.0.0/8' } })
+const { root, services } = postern
+const { pool } = services.database
+const sendDue = services.webhookSender.sendDue
+
+/** A receiver that keeps what it is sent, and answers what `answer` says. */
+async function aReceiver(t: Test, answer: (message: Message, nth: number) => number = () => 204) {
+  const received: Received[] = []
+  const server = createServer(async (request, response) => {
+    const body = (await request.toArray()).join('')
+    const message = JSON.parse(body) as Message
+    received.push({ headers: request.headers, body, message })
+    response
+      .writeHead(answer(message, received.length), { location: 'http://127.0.0.1:1/' })
+      .end('x'.repeat(5000))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const { port } = server.address() as AddressInfo
+  return { received, url: `http://127.0.0.1:${port}/hook` }
+}
+
+async function aWebhook(url: string, events: string[], more: object = {}): Promise<Webhook> {
+  const created = await root.post(PATH, { url, events, ...more })
+  if (created.statusCode !== 201) throw new Error(created.body)
+  return created.json<Webhook>()
+}
+
+const aUser = async (): Promise<string> =>
+  (
+    await root.post('/api/v1/users', {
+      email: `${crypto.randomUUID()}@example.com`,
+      password: 'correct horse battery',
+    })
+  ).json<{ id: string }>().id
+
+/** What waits may be tried now. */
+const hurry = async (): Promise<void> => {
+  await pool.query(`update webhook_deliveries set next_attempt_at = now() where status = 'pending'`)
+  await sendDue()
+}
+
+/** By the text of Standard Webhooks 1.0, and with nothing of ours. */
+const isSignedBy = ({ headers, body }: Received, secret: string): boolean => {
+  const key = Buffer.from(secret.replace('whsec_', ''), 'base64')
+  const expected = createHmac('sha256', key)
+    .update(`${String(headers['webhook-id'])}.${String(headers['webhook-timestamp'])}.${body}`)
+    .digest('base64')
+  return String(headers['webhook-signature']).split(' ').includes(`v1,${expected}`)
+}
+
+t.afterEach(async () => {
+  await pool.query('delete from webhooks')
+})
+
+t.test('a change reaches the receiver, signed, with ids and nothing personal', async (t) => {
+  const { received, url } = await aReceiver(t)
+  const webhook = await aWebhook(url, ['user.created'])
+  const user = await aUser()
+  await sendDue()
+
+  const [first] = received
+  t.equal(received.length, 1)
+  t.match(first?.message, { type: 'user.created', subject: { type: 'user', id: user } })
+  t.equal(first?.headers['webhook-id'], first?.message.id)
+  t.ok(Math.abs(Number(first?.headers['webhook-timestamp']) - Date.now() / 1000) < 60)
+  t.ok(first && isSignedBy(first, webhook.secret))
+  t.notMatch(first?.body, /example\.com/)
+  const deliveries = (await root.get(`${PATH}/${webhook.id}/deliveries`)).json<Delivery[]>()
+  t.match(deliveries, [{ event: 'user.created', status: 'delivered', attempts: 1, last_status: 204 }])
+  const stored = await pool.query('select * from webhooks')
+  t.notMatch(JSON.stringify(stored.rows), webhook.secret.slice(6))
+})
+
+t.test(
+  'a change that is rolled back is not told, nor what was refused, nor what was not asked for',
+  async (t) => {
+    const { received, url } = await aReceiver(t)
+    await aWebhook(url, ['*'])
+    await aWebhook(url, ['account.created'])
+    const taken = await root.post('/api/v1/users', {
+      email: SUPER_ADMIN_EMAIL,
+      password: 'correct horse battery',
+    })
+    t.equal(taken.statusCode, 409)
+    await postern.anonymous.post('/api/v1/auth/login', {
+      email: SUPER_ADMIN_EMAIL,
+      password: 'wrong wrong wrong',
+    })
+    await aUser()
+    await sendDue()
+
+    t.same(
+      received.map(({ message }) => message.type).filter((type) => !type.startsWith('webhook.')),
+      ['user.created'],
+    )
+  },
+)
+
+t.test(
+  'what is about one subject arrives in order, through failures, and holds up nothing else',
+  async (t) => {
+    const [user, other] = [await aUser(), await aUser()]
+    let isDown = true
+    const { received, url } = await aReceiver(t, ({ subject }) =>
+      isDown && subject?.id === user ? 500 : 200,
+    )
+    const webhook = await aWebhook(url, ['user.deactivated', 'user.activated', 'user.updated'])
+    await root.post(`/api/v1/users/${user}/deactivate`)
+    await root.post(`/api/v1/users/${user}/reactivate`)
+    await root.patch(`/api/v1/users/${user}`, { full_name: 'Ada' })
+    await root.patch(`/api/v1/users/${other}`, { full_name: 'Ada' })
+    await sendDue()
+    await sendDue()
+
+    t.same(
+      received.map(({ message }) => [message.type, message.subject?.id]).sort(),
+      [
+        ['user.deactivated', user],
+        ['user.updated', other],
+      ].sort(),
+    )
+    isDown = false
+    await hurry()
+    const about = received.filter(({ message }) => message.subject?.id === user)
+    t.same(
+      about.map(({ message }) => message.type),
+      ['user.deactivated', 'user.deactivated', 'user.activated', 'user.updated'],
+    )
+    t.equal(about[0]?.message.id, about[1]?.message.id, 'a receiver can tell that it is the same')
+    const deliveries = (await root.get(`${PATH}/${webhook.id}/deliveries?sort=created_at`)).json<Delivery[]>()
+    t.match(deliveries[0], { status: 'delivered', attempts: 2 })
+  },
+)
+
+t.test(
+  'after the last try a message is given up, the next goes on, and a dead webhook is switched off',
+  async (t) => {
+    const user = await aUser()
+    const { received, url } = await aReceiver(t, ({ type }) => (type === 'user.created' ? 204 : 503))
+    const webhook = await aWebhook(url, ['user.created', 'user.updated'])
+    await aUser()
+    await sendDue()
+    received.length = 0
+    await root.patch(`/api/v1/users/${user}`, { full_name: 'A' })
+    await root.patch(`/api/v1/users/${user}`, { full_name: 'B' })
+    for (let tries = 0; tries < 10; tries++) await hurry()
+
+    t.equal(received.length, 11, 'ten times the first, and then the second')
+    const failed = (await root.get(`${PATH}/${webhook.id}/deliveries?status=failed`)).json<Delivery[]>()
+    t.match(failed, [{ attempts: 10, last_status: 503 }])
+    t.equal((await root.get(`${PATH}/${webhook.id}`)).json<Webhook>().is_active, true)
+
+    await pool.query(`update webhook_deliveries set delivered_at = delivered_at - interval '4 days'`)
+    for (let tries = 0; tries < 10; tries++) await hurry()
+    const now = (await root.get(`${PATH}/${webhook.id}`)).json<Webhook>()
+    t.match(now, { is_active: false, disabled_reason: /three days/ })
+    const audit = await root.get(`/api/v1/audit-events?target_id=${webhook.id}&action=webhook.disabled`)
+    t.equal(audit.json<unknown[]>().length, 1)
+    t.match((await root.patch(`${PATH}/${webhook.id}`, { is_active: true })).json(), {
+      is_active: true,
+      disabled_reason: null,
+    })
+  },
+)
+
+t.test('410 Gone switches a webhook off at once; a redirect leads nowhere', async (t) => {
+  const gone = await aReceiver(t, () => 410)
+  const moved = await aReceiver(t, () => 302)
+  const [a, b] = [await aWebhook(gone.url, ['user.created']), await aWebhook(moved.url, ['user.created'])]
+  await aUser()
+  await sendDue()
+
+  t.equal((await root.get(`${PATH}/${a.id}`)).json<Webhook>().is_active, false)
+  const deliveries = (await root.get(`${PATH}/${b.id}/deliveries`)).json<Delivery[]>()
+  t.match(deliveries, [{ status: 'pending', last_status: 302 }])
+})
+
+t.test('during a rotation both secrets sign; after a day the new one alone', async (t) => {
+  const { received, url } = await aReceiver(t)
+  const before = await aWebhook(url, ['user.created'])
+  const after = (await root.post(`${PATH}/${before.id}/rotate-secret`)).json<Webhook>()
+  await aUser()
+  await sendDue()
+  t.ok(received[0] && isSignedBy(received[0], before.secret) && isSignedBy(received[0], after.secret))
+
+  await pool.query(`update webhooks set previous_secret_expires_at = now() - interval '1 second'`)
+  await aUser()
+  await sendDue()
+  t.ok(received[1] && isSignedBy(received[1], after.secret))
+  t.notOk(received[1] && isSignedBy(received[1], before.secret))
+})
+
+t.test(
+  'two processes send each message once; one that was killed while it sent is stood in for',
+  async (t) => {
+    const { received, url } = await aReceiver(t)
+    await aWebhook(url, ['user.created'])
+    for (let users = 0; users < 5; users++) await aUser()
+    await Promise.all([sendDue(), sendDue(), sendDue()])
+    t.equal(new Set(received.map(({ message }) => message.id)).size, 5)
+    t.equal(received.length, 5)
+
+    await aUser()
+    // What a process leaves that took it and ended: pending, and not due before its lease has.
+    await pool.query(`update webhook_deliveries set attempts = 1, next_attempt_at = now() + interval '30 seconds'
+    where status = 'pending'`)
+    await sendDue()
+    t.equal(received.length, 5)
+    await hurry()
+    t.equal(received.length, 6)
+  },
+)
+
+t.test('a test message and a redelivery can be asked for', async (t) => {
+  const { received, url } = await aReceiver(t)
+  const webhook = await aWebhook(url, ['user.created'])
+  const asked = await root.post(`${PATH}/${webhook.id}/test`)
+  t.equal(asked.statusCode, 202)
+  await sendDue()
+  t.match(received[0]?.message, { type: 'webhook.test', data: {} })
+  t.ok(received[0] && isSignedBy(received[0], webhook.secret))
+
+  const again = await root.post(`${PATH}/${webhook.id}/deliveries/${asked.json<Delivery>().id}/redeliver`)
+  t.match([again.statusCode, again.json()], [202, { status: 'pending', attempts: 0 }])
+  await sendDue()
+  t.equal(received[1]?.message.id, received[0]?.message.id)
+  const unknown = await root.post(`${PATH}/${webhook.id}/deliveries/${NO_SUCH_ID}/redeliver`)
+  t.match([unknown.statusCode, unknown.json()], [404, { type: '/problems/delivery_not_found' }])
+})
+
+t.test('an account administrator has webhooks of the own account, which hear of nothing else', async (t) => {
+  const { received, url } = await aReceiver(t)
+  const account = (await root.post('/api/v1/accounts', { name: `A ${Date.now()}` })).json<{ id: string }>()
+  const { client: admin } = await postern.person('ACCOUNT_ADMIN', { accountId: account.id })
+  const elsewhere = await aWebhook(url, ['user.created'])
+
+  t.equal((await admin.post(PATH, { url, events: ['*'] })).statusCode, 404, 'of every account')
+  const created = await admin.post(PATH, { url, events: ['member.added'], account_id: account.id })
+  t.equal(created.statusCode, 201, created.body)
+  const own = created.json<Webhook>()
+  t.same(
+    (await admin.get(PATH)).json<Webhook[]>().map(({ id }) => id),
+    [own.id],
+  )
+  for (const request of [
+    admin.get(`${PATH}/${elsewhere.id}`),
+    admin.patch(`${PATH}/${elsewhere.id}`, { is_active: false }),
+    admin.delete(`${PATH}/${elsewhere.id}`),
+    admin.post(`${PATH}/${elsewhere.id}/rotate-secret`),
+    admin.get(`${PATH}/${elsewhere.id}/deliveries`),
+    admin.post(`${PATH}/${elsewhere.id}/test`),
+  ])
+    t.equal((await request).statusCode, 404)
+
+  const user = await aUser()
+  await root.put(`/api/v1/accounts/${account.id}/members/${user}`)
+  await sendDue()
+  t.same(received.map(({ message }) => message.type).sort(), ['member.added', 'user.created'])
+})
+
+t.test('a private network cannot be reached through a webhook', async (t) => {
+  const closed = createAddresses([])
+  const open = createAddresses(['127.0.0.1', '10.1.0.0/16'])
+  const refused = [
+    'http://example.com/',
+    'https://127.0.0.1/',
+    'https://127.1/',
+    'https://2130706433/',
+    'https://0x7f.0.0.1/',
+    'https://10.0.0.1/',
+    'https://169.254.169.254/latest/meta-data',
+    'https://[::1]/',
+    'https://[::ffff:127.0.0.1]/',
+    'https://[::ffff:7f00:1]/',
+    'https://[fd00::1]/',
+    'https://[fe80::1]/',
+    'https://[64:ff9b::7f00:1]/',
+    'https://user:secret@example.com/',
+    'https://example.com/#a',
+    'ftp://example.com/',
+    'file:///etc/passwd',
+    'not a url',
+  ]
+  t.same(
+    refused.filter((url) => closed.faultOf(url) === undefined),
+    [],
+  )
+  const accepted = ['https://example.com/hook', 'https://1.1.1.1/', 'https://[2606:4700::1111]/']
+  t.same(
+    accepted.filter((url) => closed.faultOf(url) !== undefined),
+    [],
+  )
+  const named = ['http://127.0.0.1:8080/', 'https://10.1.2.3/', 'http://[::ffff:127.0.0.1]/']
+  t.same(
+    named.filter((url) => open.faultOf(url) !== undefined),
+    [],
+  )
+  t.ok(open.faultOf('https://10.2.0.1/') && open.faultOf('http://example.com/'))
+
+  t.match(
+    await resolve(closed, 'localhost'),
+    /private network/,
+    'a name that leads there, when it is connected to',
+  )
+
+  const created = await root.post(PATH, { url: 'https://192.168.1.1/', events: ['*'] })
+  t.match([created.statusCode, created.json()], [422, { errors: [{ pointer: '/body/url' }] }])
+})
+
+t.test('a webhook is read, changed with If-Match and deleted with what waits', async (t) => {
+  const { received, url } = await aReceiver(t)
+  const created = await root.post(PATH, { url, events: ['user.created'], description: 'CRM' })
+  const { secret, ...shown } = created.json<Webhook>()
+  const path = `${PATH}/${shown.id}`
+  const etag = String(created.headers.etag)
+
+  t.equal(created.headers['cache-control'], 'no-store')
+  t.same((await root.get(path)).json(), shown)
+  t.same((await root.get(`${PATH}?total=true`)).headers['x-total-count'], '1')
+  const changed = await root.patch(path, { events: ['*'], is_active: false }, { 'if-match': etag })
+  t.match(changed.json(), { events: ['*'], is_active: false })
+  t.equal((await root.patch(path, { is_active: true }, { 'if-match': etag })).statusCode, 412)
+  t.equal((await root.patch(path, { events: ['user.exploded'] })).statusCode, 422)
+  await aUser()
+  await root.patch(path, { is_active: true })
+  await aUser()
+  t.equal((await root.delete(path)).statusCode, 204)
+  await sendDue()
+  t.same(received, [], 'what happened while it was off, and what waited when it was deleted')
+  t.equal((await root.get(path)).statusCode, 404)
+  t.equal((await root.get(`${path}/deliveries`)).statusCode, 404)
+  t.equal((await root.post(PATH, { url, events: ['*'], account_id: NO_SUCH_ID })).statusCode, 404)
+})
+
+/** What a socket would be given: an address, or why it gets none. */
+async function resolve({ lookup }: ReturnType<typeof createAddresses>, name: string): Promise<string> {
+  return await new Promise((done) =>
+    lookup(name, { all: false }, (error, address) => done(error ? error.message : String(address))),
+  )
+}

@@ -110,8 +110,10 @@ const BAR_WIDTH = 24
 const REDRAW_MS = 100
 
 /** Shows on standard error, and nothing where that is no terminal. */
-export function createProgressBar(output: NodeJS.WriteStream = process.stderr): ProgressBar {
-  let shownAt = 0
+export function createProgressBar(
+  output: { isTTY?: boolean; write(text: string): unknown } = process.stderr,
+): ProgressBar {
+  let shownAt = Number.NEGATIVE_INFINITY
   return {
     show(share, text) {
       const now = performance.now()
@@ -125,7 +127,7 @@ export function createProgressBar(output: NodeJS.WriteStream = process.stderr): 
       output.write(`\r\u001B[K${bar}${text}`)
     },
     end() {
-      if (output.isTTY && shownAt > 0) output.write('\r\u001B[K')
+      if (output.isTTY && shownAt >= 0) output.write('\r\u001B[K')
     },
   }
 }

@@ -111,37 +111,52 @@ export function createChainRepository({ db }: Database) {
       return { isWaiting: waiting, uncovered: Number(uncovered), checkpointAgeSeconds: age }
     },
 
-    /** From now on a repetition of these refusals is an event of its own. */
-    async closeRefusals(limit: number, tx: Tx): Promise<void> {
-      const due = tx
-        .select({ id: auditEvents.id })
-        .from(auditUnsealed)
-        .innerJoin(auditEvents, eq(auditEvents.id, auditUnsealed.auditEventId))
+    /** From now on a repetition of refusals that are old enough is an event of its own. Few are open at a time. */
+    async closeRefusals(tx: Tx): Promise<void> {
+      await tx
+        .update(auditEvents)
+        .set({ repeatKey: null })
         .where(and(isNotNull(auditEvents.repeatKey), lt(auditEvents.occurredAt, sql`now() - ${OPEN_FOR}`)))
-        .limit(limit)
-      await tx.update(auditEvents).set({ repeatKey: null }).where(sql`${auditEvents.id} in (${due})`)
     },
 
-    /** Events that wait and change no more, the oldest first. What is committed is all that can be seen. */
-    async listDue(limit: number, tx: Tx): Promise<SealedEvent[]> {
-      return await tx
-        .select(eventColumns)
+    /** The ids of events that wait, after `after`, the oldest first. What is committed is all that can be seen. */
+    async listWaiting(after: string, limit: number, tx: Tx): Promise<string[]> {
+      const rows = await tx
+        .select({ id: auditUnsealed.auditEventId })
         .from(auditUnsealed)
-        .innerJoin(auditEvents, eq(auditEvents.id, auditUnsealed.auditEventId))
-        .leftJoin(auditChain, eq(auditChain.auditEventId, auditUnsealed.auditEventId))
-        .where(and(isNull(auditEvents.repeatKey), isNull(auditChain.position)))
+        .where(gt(auditUnsealed.auditEventId, after))
         .orderBy(asc(auditUnsealed.auditEventId))
         .limit(limit)
+      return rows.map(({ id }) => id)
     },
 
-    /** Adds to the chain; what was added waits no more. */
+    /** Those of the events that change no more, in the order of their ids, and the ids of those that are sealed already. */
+    async readDue(ids: readonly string[], tx: Tx): Promise<{ due: SealedEvent[]; sealedIds: string[] }> {
+      const rows = await tx
+        .select({ ...eventColumns, position: auditChain.position })
+        .from(auditEvents)
+        .leftJoin(auditChain, eq(auditChain.auditEventId, auditEvents.id))
+        .where(
+          and(sql`${auditEvents.id} = any(${sql.param([...ids])}::uuid[])`, isNull(auditEvents.repeatKey)),
+        )
+        .orderBy(asc(auditEvents.id))
+      return {
+        due: rows.filter(({ position }) => position === null),
+        sealedIds: rows.filter(({ position }) => position !== null).map(({ id }) => id),
+      }
+    },
+
     async append(links: readonly (Link & { eventId: string })[], tx: Tx): Promise<void> {
-      const ids = sql.param(links.map(({ eventId }) => eventId))
       await tx.execute(sql`
         insert into audit_chain (position, audit_event_id, hash)
-        select * from unnest(${sql.param(links.map(({ position }) => position))}::bigint[], ${ids}::uuid[],
-          ${sql.param(links.map(({ hash }) => hash))}::text[])`)
-      await tx.execute(sql`delete from audit_unsealed where audit_event_id = any(${ids}::uuid[])`)
+        select * from unnest(${sql.param(links.map(({ position }) => position))}::bigint[],
+          ${sql.param(links.map(({ eventId }) => eventId))}::uuid[], ${sql.param(links.map(({ hash }) => hash))}::text[])`)
+    },
+
+    async stopWaiting(ids: readonly string[], tx: Tx): Promise<void> {
+      await tx.execute(
+        sql`delete from audit_unsealed where audit_event_id = any(${sql.param([...ids])}::uuid[])`,
+      )
     },
 
     async backlog(): Promise<Backlog> {

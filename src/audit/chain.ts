@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts'
 import { type Database, type Tx, transact } from '../db/client.ts'
 import type { Page, PageRequest } from '../db/paging.ts'
+import { LOWEST_ID } from '../ids.ts'
 import type { Warn } from '../policy/engines.ts'
 import { hashOf } from './canonical.ts'
 import type { ChainRepository, Link } from './chain-repository.ts'
@@ -42,24 +43,28 @@ export function createAuditChain(dependencies: Dependencies) {
   let looking: Promise<void> = Promise.resolve()
   let isStopped = false
 
-  /** How many were sealed; `undefined` when another process is at it. */
-  async function sealSome(isPatient: boolean): Promise<number | undefined> {
+  /** Seals some of what waits after `after`; returns where to go on, `undefined` at the end or while another is at it. */
+  async function sealSome(after: string, isPatient: boolean): Promise<string | undefined> {
     return await transact(db, async (tx) => {
       if (!(await chain.lock(isPatient, tx))) return undefined
-      await chain.closeRefusals(SEALED_AT_ONCE, tx)
+      if (after === LOWEST_ID) await chain.closeRefusals(tx)
+      const ids = await chain.listWaiting(after, SEALED_AT_ONCE, tx)
+      const { due, sealedIds } = await chain.readDue(ids, tx)
       let last: Link = await chain.findHead(tx)
-      const links = (await chain.listDue(SEALED_AT_ONCE, tx)).map((event) => {
+      const links = due.map((event) => {
         const position = last.position + 1
         last = { position, hash: hashOf(position, event, last.hash) }
         return { ...last, eventId: event.id }
       })
-      if (links.length > 0) await chain.append(links, tx)
-      return links.length
+      await chain.append(links, tx)
+      await chain.stopWaiting([...sealedIds, ...due.map(({ id }) => id)], tx)
+      return ids.length === SEALED_AT_ONCE ? ids.at(-1) : undefined
     })
   }
 
   async function sealAll(isPatient: boolean): Promise<void> {
-    while ((await sealSome(isPatient)) === SEALED_AT_ONCE);
+    for (let after: string | undefined = LOWEST_ID; after !== undefined; )
+      after = await sealSome(after, isPatient)
   }
 
   /** Up to where retention has removed the trail, by a checkpoint of ours. */

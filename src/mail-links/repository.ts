@@ -48,20 +48,26 @@ export function createMailLinksRepository({ db }: Database, environmentId = DEFA
   const isAlive = gt(mailTokens.expiresAt, sql`now()`)
 
   return {
-    /** Somebody active with credentials and this email. */
-    async findRecipientByEmail(email: string, ex: Executor = db): Promise<Recipient | undefined> {
-      const [row] = await selectRecipient(ex).where(
-        and(eq(users.emailNormalized, normalizeEmail(email)), isReachable),
-      )
+    /** Somebody active with credentials and this email. Their row is locked: the email is theirs until the commit. */
+    async lockRecipientByEmail(email: string, tx: Tx): Promise<Recipient | undefined> {
+      const isMeant = and(eq(users.emailNormalized, normalizeEmail(email)), isReachable)
+      const [row] = await selectRecipient(tx).where(isMeant).for('no key update', { of: users })
       return row
     },
 
-    async findRecipient(userId: string, ex: Executor = db): Promise<Recipient | undefined> {
-      const [row] = await selectRecipient(ex).where(and(eq(users.id, userId), isReachable))
+    /** The same by id. */
+    async lockRecipient(userId: string, tx: Tx): Promise<Recipient | undefined> {
+      const isMeant = and(eq(users.id, userId), isReachable)
+      const [row] = await selectRecipient(tx).where(isMeant).for('no key update', { of: users })
       return row
     },
 
-    /** Writes a link, and ends those of its kind that the person was sent before. */
+    async findRecipient(userId: string): Promise<Recipient | undefined> {
+      const [row] = await selectRecipient(db).where(and(eq(users.id, userId), isReachable))
+      return row
+    },
+
+    /** Writes a link, and ends those of its kind that the person was sent before, whose row must be locked. */
     async replaceLink({ secondsToLive, ...link }: NewLink, tx: Tx): Promise<void> {
       await this.endLinks(link.userId, [link.kind], tx)
       await tx.insert(mailTokens).values({

@@ -85,7 +85,7 @@ export function createMailLinksService(dependencies: Dependencies) {
       if (text === undefined) return
       const { kind, email, requestHash, requestId, address } = JSON.parse(text) as AskedLink
       await transact(db, async (tx) => {
-        const recipient = await repository.findRecipientByEmail(email, tx)
+        const recipient = await repository.lockRecipientByEmail(email, tx)
         if (!recipient) return
         const caller: AnonymousCaller = { principal: undefined, requestId, address }
         await links.send(kind, recipient, caller, tx, requestHash === undefined ? undefined : { requestHash })
@@ -169,7 +169,7 @@ export function createMailLinksService(dependencies: Dependencies) {
         const user = (await users.lockUser(userId, tx)) ?? fail('user_not_found')
         await refuseTakeover(caller, userId, users, tx)
         await roles.assertCoversPerson(caller, userId, tx)
-        const recipient = (await repository.findRecipient(user.id, tx)) ?? fail('user_gets_no_mail')
+        const recipient = (await repository.lockRecipient(user.id, tx)) ?? fail('user_gets_no_mail')
         await links.send('password_reset', recipient, caller, tx)
       })
     },
@@ -216,7 +216,7 @@ export function createMailLinksService(dependencies: Dependencies) {
       mailer.assertConfigured()
       await throttle.count('email_verification', `user|${userId}`, config.perRecipientAndHour, AN_HOUR)
       await transact(db, async (tx) => {
-        const recipient = (await repository.findRecipient(userId, tx)) ?? fail('user_gets_no_mail')
+        const recipient = (await repository.lockRecipient(userId, tx)) ?? fail('user_gets_no_mail')
         if (recipient.emailVerifiedAt === null) await links.send('email_verification', recipient, caller, tx)
       })
     },
@@ -238,9 +238,8 @@ export function createMailLinksService(dependencies: Dependencies) {
       const isWelcome = await links.mayBeSent('email_change', newEmail)
       const taken = await storedForm(newEmail)
       await transact(db, async (tx) => {
-        await users.lockUser(userId, tx)
         const { id, email, accountId } =
-          (await repository.findRecipient(userId, tx)) ?? fail('user_gets_no_mail')
+          (await repository.lockRecipient(userId, tx)) ?? fail('user_gets_no_mail')
         if (isSameEmail(email, newEmail)) throw isInForce()
         const consent = await links.insert(id, 'email_change_consent', tx, { newEmail })
         const data = { ...consent.data, new_email: newEmail }

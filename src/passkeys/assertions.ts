@@ -108,6 +108,8 @@ export function createPasskeyAssertions(dependencies: Dependencies) {
     ): Promise<AuthenticationMethod[]> {
       const assertion = await relyingParty.verifyAssertion(response, challenge, passkey)
       if (await passkeys.recordUse(passkey.id, assertion)) return methodsOf(passkey, assertion.isUserVerified)
+      // It may have been removed meanwhile.
+      if (!(await passkeys.findByCredentialId(passkey.credentialId))) throw new AppError('invalid_passkey')
       await audit.appendRefusal(
         {
           action: 'passkey.counter_regressed',

@@ -64,7 +64,7 @@ export function newChallenge(): { token: string; challenge: string } {
 /** The challenge that a response says it answers, or `undefined`. Nothing is verified yet. */
 export function challengeIn(response: { response: { clientDataJSON: string } }): string | undefined {
   const { challenge } = clientDataOf(response)
-  return typeof challenge === 'string' ? challenge : undefined
+  return typeof challenge === 'string' && /^[A-Za-z0-9_-]{43}$/.test(challenge) ? challenge : undefined
 }
 
 function clientDataOf({ response }: { response: { clientDataJSON: string } }): Record<string, unknown> {

@@ -241,7 +241,7 @@ function orNothing<T>(work: () => T[]): T[] {
 }
 
 /** Whether it is what a line holds that stands against it. */
-export const isFaultOfLine = (error: unknown): boolean => error instanceof AppError || isUnstorable(error)
+const isFaultOfLine = (error: unknown): boolean => error instanceof AppError || isUnstorable(error)
 
 /** Why a line is refused, in words. @throws the error again when it is none of the line's */
 export function reasonOf(error: unknown): string {

@@ -8,8 +8,6 @@ import type { ImportLine } from './records.ts'
 import type { Namesake, UserImportRepository } from './repository.ts'
 import type { Updates } from './updates.ts'
 
-export type UserImport = ReturnType<typeof createUserImport>
-
 type Dependencies = {
   repository: UserImportRepository
   newcomers: Newcomers

@@ -47,6 +47,7 @@ t.test('the form and the JSON login answer alike', async (t) => {
     t.equal(response.statusCode, 200)
     t.same(Object.keys(response.json()).sort(), [
       'access_token',
+      'device_token',
       'expires_in',
       'refresh_token',
       'scope',
@@ -466,7 +467,7 @@ t.test('an email is compared without regard to case and surrounding space', asyn
   }
 })
 
-t.test('a password is the same however its letters are composed', async (t) => {
+t.test('C.1.5: a password is the same however its letters are composed', async (t) => {
   const app = await buildTestApp(t)
   const composed = 'un été à la plage, déjà vu'.normalize('NFC')
   const decomposed = composed.normalize('NFD')
@@ -477,7 +478,7 @@ t.test('a password is the same however its letters are composed', async (t) => {
   t.equal((await login(app, { email: 'ete@postern.test', password: composed })).statusCode, 200)
 })
 
-t.test('compatible letters are not equal ones, and spaces of a password stay', async (t) => {
+t.test('C.1.4, C.1.5: compatible letters are not equal ones, and spaces of a password stay', async (t) => {
   const app = await buildTestApp(t)
   await app.root.post('/api/v1/users', { email: 'fi@postern.test', password: ' ﬁve words and a ligature ' })
 

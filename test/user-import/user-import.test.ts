@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import t from 'tap'
 import { faultFinder } from '../../src/cli/input.ts'
+import { createProgressBar } from '../../src/terminal.ts'
 import { type ImportOptions, NOTHING_DONE, type Refusal } from '../../src/user-import/progress.ts'
 import { ImportedUserSchema, readPeople } from '../../src/user-import/records.ts'
 import { type ColumnNames, readCsv, readJsonLines } from '../../src/user-import/source.ts'
@@ -154,6 +155,20 @@ t.test('postern users import', async (t) => {
       t.ok(await app.signIn('x3@postern.test', 'a password of their own'))
     },
   )
+})
+
+t.test('a progress bar is drawn on a terminal, and nowhere else', async (t) => {
+  const drawnOn = (isTTY: boolean): string => {
+    const written: string[] = []
+    const bar = createProgressBar({ isTTY, write: (text) => written.push(text) })
+    bar.show(0.5, 'line 500')
+    bar.show(0.6, 'too soon')
+    bar.end()
+    return written.join('')
+  }
+
+  t.equal(drawnOn(true), `\r\u001B[K[${'#'.repeat(12)}${'.'.repeat(12)}]  50 %  line 500\r\u001B[K`)
+  t.equal(drawnOn(false), '')
 })
 
 t.test('an import', async (t) => {

@@ -12,6 +12,7 @@ import {
   startPostern,
   startServer,
 } from './harness.ts'
+import { paced } from './paced.ts'
 import { installPeers, peerVersion } from './policy/peers.ts'
 
 const SECONDS = Number(process.env['BENCH_SECONDS'] ?? 4)
@@ -31,7 +32,7 @@ type Side = {
   introspected: string
   form: Record<string, string>
 }
-type Load = { side: Side; url: string; body: string; chained?: boolean; overallRate?: number }
+type Load = { side: Side; url: string; body: string; chained?: boolean }
 
 /** Tokens for machines, refreshes with rotation and introspection, beside oidc-provider on the same Postgres. */
 export async function oauth2(bench: Bench): Promise<void> {
@@ -65,7 +66,7 @@ export async function oauth2(bench: Bench): Promise<void> {
       for (let round = -1; round < ROUNDS; round++) {
         const atTheirs = await fire(work(sides[0]))
         const atOurs = await fire(work(sides[1]))
-        const calm = await fire({ ...work(sides[1]), overallRate: Math.round(atOurs.perSecond * 0.7) })
+        const calm = await fire(work(sides[1]), atOurs.perSecond * 0.7)
         if (round >= 0) rounds.push({ theirs: atTheirs, ours: atOurs, calm })
       }
       const rates = rounds.map((round) => round.theirs.perSecond)
@@ -187,34 +188,40 @@ async function aToken(
   return ((await response.json()) as { access_token: string }).access_token
 }
 
-/** One round. With `chained` each request takes the next refresh token, and its answer gives another one. */
-async function fire({ side, url, body, chained = false, overallRate }: Load): Promise<Round> {
+/**
+ * One round, as fast as it goes or at a rate. With `chained` each request takes the next refresh token, and its answer
+ * gives another one.
+ */
+async function fire({ side, url, body, chained = false }: Load, perSecond?: number): Promise<Round> {
   const { refreshTokens } = side
   // A person's program has no secret; oidc-provider's client authenticates.
   const headers = {
     'content-type': FORM,
     ...(!(chained && side.form['client_id']) && { authorization: side.authorization }),
   }
+  const next = () => ({
+    headers,
+    body: chained ? `${body}&refresh_token=${encodeURIComponent(refreshTokens.shift() ?? '')}` : body,
+  })
+  const onAnswer = (status: number, answer: string): void => {
+    if (chained && status === 200)
+      refreshTokens.push((JSON.parse(answer) as { refresh_token: string }).refresh_token)
+  }
+  if (perSecond !== undefined) {
+    const calm = { url, perSecond, seconds: SECONDS, connections: CONNECTIONS, next, onAnswer }
+    const { p99, failed } = await paced(calm)
+    if (failed > 0) throw new Error(`${failed} requests failed`)
+    return { perSecond, p99 }
+  }
   const result = await autocannon({
     url,
     method: 'POST',
     connections: CONNECTIONS,
     duration: SECONDS,
-    ...(overallRate !== undefined && { overallRate }),
     requests: [
       chained
-        ? {
-            headers,
-            setupRequest: (request) => ({
-              ...request,
-              body: `${body}&refresh_token=${encodeURIComponent(refreshTokens.shift() ?? '')}`,
-            }),
-            onResponse: (status, answer) => {
-              if (status === 200)
-                refreshTokens.push((JSON.parse(answer) as { refresh_token: string }).refresh_token)
-            },
-          }
-        : { headers, body },
+        ? { headers, setupRequest: (request) => ({ ...request, ...next() }), onResponse: onAnswer }
+        : next(),
     ],
   })
   const failed = result.non2xx + result.errors + result.timeouts

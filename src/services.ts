@@ -179,13 +179,14 @@ export function createServices(config: Config, options: ServiceOptions) {
   })
   observeWebhooks(metrics, outbox)
   const { hmacKey, previousHmacKey, retentionDays } = config.audit
+  const warnOfAudit = sparingly(warn)
   const auditChain = createAuditChain({
     database,
     chain: createChainRepository(database),
     signer: createCheckpointSigner({ vault, hmacKey, previousHmacKey }),
     clock,
     retentionDays,
-    warn,
+    warn: (details, message) => warnOfAudit(message, details, message),
   })
   observeAuditChain(metrics, auditChain)
   const keysRepository = createKeysRepository(database)

@@ -88,6 +88,15 @@ const theClient = async ({ postern }: Scene): Promise<Call & { params: Record<st
   const { client_id, secrets } = made.json<{ client_id: string; secrets: { id: string }[] }>()
   return { params: { client_id, secret_id: secrets[0]?.id ?? '' } }
 }
+const newWebhook = ({ accountId }: Scene) => ({
+  body: { url: 'https://example.com/hook', events: ['user.created'], account_id: accountId },
+})
+const theWebhook = async (scene: Scene): Promise<Call & { params: Record<string, string> }> => {
+  const made = await scene.postern.root.post('/api/v1/webhooks', newWebhook(scene).body)
+  const webhook_id = made.json<{ id: string }>().id
+  const sent = await scene.postern.root.post(`/api/v1/webhooks/${webhook_id}/test`)
+  return { params: { webhook_id, delivery_id: sent.json<{ id: string }>().id } }
+}
 /** A form of a client that has nothing to prove; whoever also sends a token proves too much. */
 const aPublicForm = (form: Record<string, string>) => (): Call => ({
   form: { client_id: 'first-party', ...form },
@@ -686,6 +695,15 @@ const TABLE: Row[] = [
 
   ['GET /api/v1/revocations', '401 403 403 403 403 200 200 401 200 200'],
 
+  ['GET /api/v1/webhooks', '401 403 403 200 404 200 200 401 403 403', ({ accountId }) => ({ query: `?account_id=${accountId}` })],
+  ['POST /api/v1/webhooks', '401 403 403 201 404 201 201 401 403 403', newWebhook],
+  ['GET /api/v1/webhooks/:webhook_id', '401 403 403 200 404 200 200 401 403 403', theWebhook],
+  ['PATCH /api/v1/webhooks/:webhook_id', '401 403 403 200 404 200 200 401 403 403', async (scene) => ({ ...(await theWebhook(scene)), body: { is_active: false } })],
+  ['DELETE /api/v1/webhooks/:webhook_id', '401 403 403 204 404 204 204 401 403 403', theWebhook],
+  ['POST /api/v1/webhooks/:webhook_id/rotate-secret', '401 403 403 200 404 200 200 401 403 403', theWebhook],
+  ['POST /api/v1/webhooks/:webhook_id/test', '401 403 403 202 404 202 202 401 403 403', theWebhook],
+  ['GET /api/v1/webhooks/:webhook_id/deliveries', '401 403 403 200 404 200 200 401 403 403', theWebhook],
+  ['POST /api/v1/webhooks/:webhook_id/deliveries/:delivery_id/redeliver', '401 403 403 202 404 202 202 401 403 403', theWebhook],
   ['GET /api/v1/audit-events', '401 403 403 200 404 200 200 401 403 403', ({ accountId }) => ({ query: `?account_id=${accountId}` })],
   ['GET /api/v1/audit-events/export', '401 403 403 200 404 200 200 401 403 403', ({ accountId }) => ({ query: `?account_id=${accountId}` })],
   ['GET /api/v1/audit-checkpoints', '401 403 403 403 403 200 200 401 403 403'],

@@ -171,14 +171,19 @@ t.test('a secret is never printed', async (t) => {
   ]
 
   t.same(secrets.sort(), [
+    'AUDIT_HMAC_KEY',
+    'AUDIT_HMAC_KEY_PREVIOUS',
     'DATABASE_DIRECT_URL',
     'DATABASE_URL',
     'DB_PASSWORD',
     'FIRST_SUPER_ADMIN_PASSWORD',
     'METRICS_TOKEN',
+    'PASSWORD_PEPPER',
+    'PASSWORD_PEPPER_PREVIOUS',
     'PERMIT_API_KEY',
     'SECRET_KEY',
     'SECRET_KEY_PREVIOUS',
+    'SMTP_URL',
   ])
   for (const sentence of printed) {
     t.not(sentence, '')

@@ -19,8 +19,6 @@ type Dependencies = {
   audit: AuditRepository
 }
 
-export type Locks = ReturnType<typeof createLocks>
-
 /** What failed attempts have closed, and how an administrator opens it. */
 export function createLocks({ database, users, roles, throttle, factorsThrottle, audit }: Dependencies) {
   return {

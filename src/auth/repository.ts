@@ -143,12 +143,12 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
     /**
      * Counts one attempt under each key, unless a wait lasts for one of them or the email is stopped. One statement;
      * concurrent attempts queue on the rows and see each other's counts.
-     * @param identifier what the keys were made from; a stop ends with a new password of the person whose email it is
+     * @param owner by email or id: whose new password ends a stop
      * @param stopAfter failures in a row that stop an email; null: none do
      */
     async countAttempt(
       { near, email, address }: AttemptKeys,
-      identifier: string,
+      owner: { email?: string; id?: string | undefined },
       backoffSeconds: number,
       stopAfter: number | null,
     ): Promise<Admission> {
@@ -157,7 +157,7 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
         text: COUNT_ATTEMPT,
         values: [
           ...[near, email, address].flatMap((key) => [key?.keyHash ?? null, key?.limit ?? null]),
-          ...[backoffSeconds, stopAfter, environmentId, identifier],
+          ...[backoffSeconds, stopAfter, environmentId, owner.email ?? null, owner.id ?? null],
         ],
       })
       return { waitSeconds: rows[0]?.wait ?? 0, isStopped: rows[0]?.is_stopped ?? false }
@@ -321,7 +321,8 @@ const NEXT_FAILURES = `(case when ${IS_FORGOTTEN} then 1 else a.failures + 1 end
  */
 const IS_STOPPED = `(a.kind = 'email' and a.consecutive >= $8::int and not exists (
   select from users join user_credentials c on c.user_id = users.id
-  where users.environment_id = $9::uuid and users.email_normalized = $10::text and users.deleted_at is null
+  where users.environment_id = $9::uuid and users.deleted_at is null
+    and (users.email_normalized = $10::text or users.id = $11::uuid)
     and c.credentials_changed_at > a.last_attempt_at))`
 const IS_HELD_UP = `(coalesce(a.blocked_until > now(), false) or coalesce(${IS_STOPPED}, false))`
 

@@ -13,7 +13,7 @@ import { ownPassword } from './locks.ts'
 import type { HashTicket, PasswordHasher } from './passwords.ts'
 import type { AuthRepository, SignInRow } from './repository.ts'
 import type { SignedIn, SignInCompletion, SignInContext, SignInOutcome } from './sign-in.ts'
-import type { Throttle } from './throttle.ts'
+import type { Attempt, Throttle } from './throttle.ts'
 
 export type SignIn = SignInContext & { email: string; password: string }
 
@@ -111,12 +111,13 @@ export function createAuthService(dependencies: Dependencies) {
     { userId }: UserPrincipal,
     password: string,
   ): Promise<string | null | undefined> {
-    return await throttle.attempt(ownPassword(userId), address, async (attempt) => {
+    const work = async (attempt: Attempt): Promise<string | null | undefined> => {
       const stored = (await users.findCredentials(userId))?.passwordHash
       if (!(await passwords.verify(stored ?? undefined, password))) throw new AppError('invalid_password')
       await attempt.succeed()
       return stored
-    })
+    }
+    return await throttle.attempt(ownPassword(userId), address, work, undefined, userId)
   }
 
   return {

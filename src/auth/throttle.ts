@@ -91,10 +91,14 @@ export function createThrottle({ attempts, vault, limits, clock, realm }: Depend
     return isGenuine && ageSeconds < DEVICE_LIFETIME_SECONDS ? device : undefined
   }
 
-  async function countUnknown(identifier: string, keys: AttemptKeys): Promise<void> {
+  async function countUnknown(
+    identifier: string,
+    keys: AttemptKeys,
+    ownerId: string | undefined,
+  ): Promise<void> {
     const { waitSeconds, isStopped } = await attempts.countAttempt(
       keys,
-      identifier,
+      ownerId === undefined ? { email: identifier } : { id: ownerId },
       limits.backoffSeconds,
       stopAfter,
     )
@@ -111,13 +115,14 @@ export function createThrottle({ attempts, vault, limits, clock, realm }: Depend
     identifier: string,
     address: string,
     device: string | undefined,
+    ownerId: string | undefined,
   ): Promise<AttemptKeys> {
     if (device !== undefined) {
       const ofDevice = keysOfDevice(identifier, device)
       if (await attempts.countDeviceAttempt(ofDevice)) return ofDevice
     }
     const keys = keysOf(identifier, address)
-    await countUnknown(identifier, keys)
+    await countUnknown(identifier, keys, ownerId)
     return keys
   }
 
@@ -130,6 +135,7 @@ export function createThrottle({ attempts, vault, limits, clock, realm }: Depend
     /**
      * Counts an attempt to sign in as a failure, and runs `work`, which takes it back with `succeed`.
      * @param deviceToken what an earlier sign-in on the device has left; anything else in it counts for nothing
+     * @param ownerId whose new password ends a stop, where the identifier is not an email
      * @throws AppError too_many_requests while a wait lasts, and after too many failures in a row; the same for known
      * and unknown identifiers
      */
@@ -138,10 +144,11 @@ export function createThrottle({ attempts, vault, limits, clock, realm }: Depend
       address: string,
       work: (attempt: Attempt) => Promise<T>,
       deviceToken?: string,
+      ownerId?: string,
     ): Promise<T> {
       const device = knownDevice(identifier, deviceToken)
       return await turns(`${identifier}|${device ?? address}`, async () => {
-        const keys = await admit(identifier, address, device)
+        const keys = await admit(identifier, address, device, ownerId)
         return await work({ keys, succeed: async () => await attempts.forgiveAttempt(keys) })
       })
     },

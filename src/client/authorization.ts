@@ -10,10 +10,19 @@ export type Credentials = {
   /** The DPoP header; more than one is none. */
   dpop: string | readonly string[] | undefined
   method: string
-  url: string
+  /** Called only for tokens that are bound to a key: it costs more than all the rest. */
+  url: () => string
 }
 
 const SCHEME = /^(bearer|dpop) +([^\s]+) *$/i
+const BEARER = 'Bearer '
+
+/** The token of a header in the form that nearly all have; the pattern would look at each character of it. */
+function plainToken(authorization: string): string | undefined {
+  if (!authorization.startsWith(BEARER)) return undefined
+  const token = authorization.slice(BEARER.length)
+  return token === '' || token.includes(' ') || token.includes('\t') ? undefined : token
+}
 
 /**
  * The claims of the token in the Authorization header, the only place where one is looked for (RFC 6750 §2.1, RFC 9449
@@ -21,7 +30,10 @@ const SCHEME = /^(bearer|dpop) +([^\s]+) *$/i
  * @throws PosternError token_missing, and what the verifier throws
  */
 export function claimsOf(verifier: Verifier, credentials: Credentials): Claims | Promise<Claims> {
-  const [, scheme = '', token = ''] = SCHEME.exec(credentials.authorization ?? '') ?? []
+  const { authorization = '' } = credentials
+  const plain = plainToken(authorization)
+  if (plain !== undefined) return verifier.verifyNow(plain)
+  const [, scheme = '', token = ''] = SCHEME.exec(authorization) ?? []
   if (token === '')
     throw new PosternError('token_missing', 'Send an access token: Authorization: Bearer <token>')
   if (scheme.length !== 'dpop'.length) return verifier.verifyNow(token)
@@ -30,7 +42,7 @@ export function claimsOf(verifier: Verifier, credentials: Credentials): Claims |
     scheme: 'DPoP',
     proof: typeof dpop === 'string' ? dpop : undefined,
     method,
-    url,
+    url: url(),
   }
   return verifier.verifyNow(token, possession)
 }

@@ -120,7 +120,6 @@ function scopesIn(claims: Claims): ReadonlySet<string> {
  */
 export function hasScope(claims: Claims, scope: string, account?: string | null): boolean {
   const scopes = scopesIn(claims)
-  if (scopes.has(`${scope}:any`)) return true
-  if (!scopes.has(scope)) return false
-  return account === undefined || (account !== null && account === claims.account_id)
+  const isHere = account === undefined || (account !== null && account === claims.account_id)
+  return (isHere && scopes.has(scope)) || scopes.has(`${scope}:any`)
 }

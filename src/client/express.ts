@@ -45,7 +45,7 @@ export function createGuards<Request extends GuardedRequest = GuardedRequest>(
           authorization: headers.authorization,
           dpop: headers['dpop'],
           method,
-          url: `${baseOf(request)}${originalUrl ?? url ?? '/'}`,
+          url: () => `${baseOf(request)}${originalUrl ?? url ?? '/'}`,
         })
         request.auth = claims
         await check(claims, request)

@@ -49,10 +49,7 @@ const plugin: FastifyPluginAsync<PosternPluginOptions> = async (app, options) =>
       authorization: headers.authorization,
       dpop: headers['dpop'],
       method,
-      // Only tokens that are bound to a key need it, and it costs more than all the rest.
-      get url() {
-        return urlOf(request)
-      },
+      url: () => urlOf(request),
     })
   }
 

@@ -194,11 +194,11 @@ export function createVerifier(options: VerifierOptions) {
    * @throws PosternError any code but insufficient_scope and decision_unavailable
    */
   function verifyNow(token: string, possession?: ProofOfPossession): Claims | Promise<Claims> {
+    if (typeof token !== 'string' || token.length > maxTokenBytes)
+      throw new PosternError('token_malformed', 'The token is too large')
     const known = seen.find(token)
     if (known && !isKeyGone(known)) return admit(token, known, possession)
     if (known) seen.forget(token)
-    if (typeof token !== 'string' || token.length > maxTokenBytes)
-      throw new PosternError('token_malformed', 'The token is too large')
     const compact = readCompact(token)
     if (!compact) throw new PosternError('token_malformed', 'The token is no JWT')
     const kid = kidOf(compact.header, algorithms)

@@ -29,8 +29,6 @@ export type Acceptance = { invitation: InvitationRow; userId: string; isNewUser:
 const MAILS_PER_ADDRESS_AND_DAY = 10
 const MAILS_PER_ACCOUNT_AND_HOUR = 100
 
-export type InvitationsService = ReturnType<typeof createInvitationsService>
-
 type Dependencies = {
   database: Database
   invitations: InvitationsRepository
@@ -297,7 +295,8 @@ export function createInvitationsService(dependencies: Dependencies) {
      * Joins the account: anew with a password, or as the person who is signed in and has the address. Of two who
      * try at once one does.
      * @throws AppError invitation_not_found, invitation_is_void, invitation_needs_sign_in, invitation_is_for_another,
-     * insufficient_scope for who acts for another, password_change_required, validation_failed, sign_in_busy
+     * insufficient_scope for who acts for another, password_change_required, mfa_enrolment_required,
+     * validation_failed, password_blocklisted, sign_in_busy
      */
     async accept(
       caller: Caller | AnonymousCaller,
@@ -309,6 +308,7 @@ export function createInvitationsService(dependencies: Dependencies) {
         return await acceptAsStranger(token, input, { ...caller, principal: undefined })
       if (person.actingClientId !== undefined) throw new AppError('insufficient_scope')
       if (person.mustChangePassword) throw new AppError('password_change_required')
+      if (person.isMfaMissing) throw new AppError('mfa_enrolment_required')
       return await acceptAsMember(token, caller, person.userId)
     },
 

@@ -13,8 +13,6 @@ export type MirrorScope = {
 
 type Dependencies = { jobs: MirrorRepository; mirror: PolicyMirror; scope: MirrorScope }
 
-export type MirrorToPermit = ReturnType<typeof createMirrorToPermit>
-
 const PAGE = 1000
 /** A job that takes longer is given up and tried again, so that the others have their turn. */
 const LONGEST_JOB_MS = 60_000

@@ -36,8 +36,6 @@ const LINK_TASK = 'send_link'
 const MOST_ATTEMPTS = 5
 const AN_HOUR = 3600
 
-export type MailLinksService = ReturnType<typeof createMailLinksService>
-
 type Dependencies = {
   database: Database
   config: Config['mail']

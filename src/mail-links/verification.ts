@@ -31,10 +31,13 @@ export function createVerificationGate({
 }: Dependencies): VerificationGate {
   return async ({ id, emailVerifiedAt }, origin) => {
     if (!isRequired || emailVerifiedAt !== null) return
-    const recipient = await repository.findRecipient(id)
-    if (recipient && (await links.mayBeSent('email_verification', recipient.email))) {
-      const caller = { principal: undefined, ...origin }
-      await transact(database.db, async (tx) => await links.send('email_verification', recipient, caller, tx))
+    const email = (await repository.findRecipient(id))?.email
+    if (email !== undefined && (await links.mayBeSent('email_verification', email))) {
+      await transact(database.db, async (tx) => {
+        const recipient = await repository.lockRecipient(id, tx)
+        const caller = { principal: undefined, ...origin }
+        if (recipient) await links.send('email_verification', recipient, caller, tx)
+      })
     }
     throw new AppError('invalid_credentials')
   }

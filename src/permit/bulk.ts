@@ -33,6 +33,9 @@ type Dependencies = {
 /** A grant with where in the request it stands, and for whom. */
 type Asked = { userId: string; grant: Omit<Grant, 'user'>; pointer: string }
 
+/** Where a role is held: in an account, or on an instance of a type in it. */
+type Place = { type: string | null; accountId: string }
+
 /** A grant by ids. `ref`: the instance it is on, which may not be there yet. */
 type Resolved = Omit<BulkGrant, 'instanceId'> & { ref: string | undefined }
 
@@ -70,39 +73,59 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
     )
 
     const faults: Fault[] = []
-    /** Where instances that are not there will be. */
-    const placed = new Map<string, { type: string; accountId: string }>()
-    const resolved = asked.flatMap(({ userId, grant, pointer }): Resolved[] => {
-      const fault = (code: ProblemCode, field: string, detail: string): [] => {
-        faults.push({ code, pointer: `${pointer}/${field}`, detail })
-        return []
-      }
-      const account = grant.tenant === undefined ? undefined : accountOf(grant.tenant)
-      const ref = grant.instance === undefined ? undefined : dashed(grant.instance)
-      const located = ref === undefined ? undefined : known.get(ref)
-      let place = located && { type: located.name.type, accountId: located.accountId }
-      if (ref !== undefined && !place) {
-        place = placed.get(ref)
-        if (!place && (missing === 'fail' || grant.tenant === undefined || isUuid(ref)))
-          return fault('instance_not_found', 'resource_instance', 'does not exist')
-        // Who may give roles may not for that reason make what they are held on.
-        if (faults.length === 0) assertHoldsAnywhere(caller, 'postern.policy:write')
-        place ??= account && { type: splitInstance(ref).type, accountId: account.id }
-        if (place) placed.set(ref, place)
-      }
-      if (grant.tenant !== undefined && !account)
-        return fault('account_not_found', 'tenant', 'does not exist')
-      const accountId = place?.accountId ?? account?.id
-      if (accountId === undefined) return fault('validation_failed', 'tenant', 'is required')
-      if (account && account.id !== accountId)
+    const toMake = new Map<string, Place>()
+
+    /** Where an instance is, or will be; undefined for one that is not there and is not made. */
+    function placeOf(ref: string, accountId: string | undefined): Place | undefined {
+      const located = known.get(ref)
+      if (located) return { type: located.name.type, accountId: located.accountId }
+      const expected = toMake.get(ref)
+      if (expected || missing === 'fail' || accountId === undefined || isUuid(ref)) return expected
+      // Who may give roles may not for that reason make what they are held on.
+      if (faults.length === 0) assertHoldsAnywhere(caller, 'postern.policy:write')
+      const place = { type: splitInstance(ref).type, accountId }
+      toMake.set(ref, place)
+      return place
+    }
+
+    function resolveOne({ userId, grant, pointer }: Asked): Resolved | Fault {
+      const fault = (code: ProblemCode, field: string, detail: string): Fault => ({
+        code,
+        pointer: `${pointer}/${field}`,
+        detail,
+      })
+      const { tenant, instance } = grant
+      const account = tenant === undefined ? undefined : accountOf(tenant)
+      if (tenant !== undefined && !account) return fault('account_not_found', 'tenant', 'does not exist')
+      const ref = instance === undefined ? undefined : dashed(instance)
+      const place =
+        ref === undefined ? account && { type: null, accountId: account.id } : placeOf(ref, account?.id)
+      if (!place)
+        return ref === undefined
+          ? fault('validation_failed', 'tenant', 'is required')
+          : fault('instance_not_found', 'resource_instance', 'does not exist')
+      if (account && account.id !== place.accountId)
         return fault('instances_in_different_accounts', 'tenant', 'is another one than that of the instance')
-      const role = roleOf(grant.role, place?.type ?? null)
-      return role ? [{ userId, role, accountId, ref }] : fault('role_not_found', 'role', 'does not exist')
+      const role = roleOf(grant.role, place.type)
+      if (!role) return fault('role_not_found', 'role', 'does not exist')
+      return { userId, role, accountId: place.accountId, ref }
+    }
+
+    const resolved = asked.flatMap((one): Resolved[] => {
+      const found = resolveOne(one)
+      if (!('code' in found)) return [found]
+      faults.push(found)
+      return []
     })
     throwFirst(faults)
-    const located = placed.size > 0 ? await instances.ensureInstances(caller, named, tx) : known
+    const made = await instances.ensureInstances(
+      caller,
+      named.filter(({ ref, account }) => toMake.has(ref) && account !== undefined),
+      tx,
+    )
     const distinct = resolved.map(({ ref, ...one }): [string, BulkGrant] => {
-      const instanceId = ref === undefined ? null : (located.get(ref)?.id ?? fail('instance_not_found'))
+      const instance = ref === undefined ? undefined : (known.get(ref) ?? made.get(ref))
+      const instanceId = ref === undefined ? null : (instance?.id ?? fail('instance_not_found'))
       return [`${one.userId} ${one.role.id} ${one.accountId} ${instanceId}`, { ...one, instanceId }]
     })
     return [...new Map(distinct).values()]

@@ -1,4 +1,5 @@
 import type { Database } from '../db/client.ts'
+import { LOWEST_ID } from '../ids.ts'
 import type { NumberedPage } from './repository.ts'
 import type { PlaceIds } from './schemas.ts'
 
@@ -15,7 +16,6 @@ type Known = {
 
 /** Of how many places the ids are kept, for each environment. */
 const KEPT_STARTS = 1000
-const LOWEST_ID = '00000000-0000-0000-0000-000000000000'
 
 export type UserPagesRepository = ReturnType<typeof createUserPagesRepository>
 

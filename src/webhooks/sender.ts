@@ -25,8 +25,6 @@ const AT_ONCE = 32
 /** RFC 9110 §15.5.11: the receiver is there no more, and will not be. */
 const GONE = 410
 
-export type WebhookSender = ReturnType<typeof createWebhookSender>
-
 type Dependencies = {
   database: Database
   outbox: Outbox

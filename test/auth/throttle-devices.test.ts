@@ -5,6 +5,7 @@ import { buildTestApp } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
 
 const WRONG = 'a wrong password of good length'
+const NEXT = 'another pass phrase of good length'
 const VICTIM = 'victim@postern.test'
 const NOBODY = 'nobody@postern.test'
 const VICTIMS_ADDRESS = '198.51.100.7'
@@ -235,13 +236,31 @@ t.test('a hundred failures in a row', async (t) => {
   })
 
   await t.test('do so until there is a new password', async (t) => {
-    const next = 'another password of good length'
-    const set = await postern.root.patch(`/api/v1/users/${victim.id}`, { password: next })
+    const set = await postern.root.patch(`/api/v1/users/${victim.id}`, { password: NEXT })
     t.equal(set.statusCode, 200)
 
-    t.equal(await status({}), 401, 'the old one counts for the new one')
-    t.equal(await status({ password: next }), 200)
+    t.equal(await status({}), 401, 'failures count anew, for the new one')
+    t.equal(await status({ password: NEXT }), 200)
     await postern.services.users.updateUser(SYSTEM, victim.id, { password: PASSWORD }, undefined)
+  })
+
+  await t.test('stop it for who is signed in too, until there is a new one', async (t) => {
+    const { client, id } = await postern.person('GUEST')
+    const change = async (current_password: string) =>
+      (await client.post('/api/v1/auth/change-password', { current_password, new_password: NEXT })).statusCode
+    await change(WRONG)
+    await comeClose()
+    await change(WRONG)
+    await endWaits()
+
+    t.equal(await change(PASSWORD), 429)
+    await postern.services.users.updateUser(SYSTEM, id, { password: PASSWORD }, undefined)
+    const again = postern.as(await postern.signIn((await postern.services.users.getUser(id)).email ?? ''))
+    const changed = await again.post('/api/v1/auth/change-password', {
+      current_password: PASSWORD,
+      new_password: NEXT,
+    })
+    t.equal(changed.statusCode, 204)
   })
 
   await t.test('do so until an administrator lifts the stop', async (t) => {

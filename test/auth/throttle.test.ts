@@ -131,7 +131,7 @@ t.test('counting and forgiving at once never lock each other out', async (t) => 
 
   const results = await Promise.allSettled(
     Array.from({ length: 1500 }, async (_, n) =>
-      n % 2 === 0 ? attempts.countAttempt(keys, 'nobody', 30, 100) : attempts.forgiveAttempt(keys),
+      n % 2 === 0 ? attempts.countAttempt(keys, { email: 'nobody' }, 30, 100) : attempts.forgiveAttempt(keys),
     ),
   )
 

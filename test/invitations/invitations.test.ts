@@ -116,7 +116,7 @@ t.test('8.2.2: nobody accepts what is meant for another', async (t) => {
   t.equal((await accept(token, ada.client, {})).statusCode, 200)
 })
 
-t.test('whoever must change the password first does so before accepting', async (t) => {
+t.test('whoever must change the password or enrol a factor first does so before accepting', async (t) => {
   const { admin, roleId, url } = await scene()
   const ada = await person('GUEST')
   const { token } = await invite(admin.client, url, ada.email, roleId)
@@ -129,6 +129,13 @@ t.test('whoever must change the password first does so before accepting', async 
   const limited = (await signIn(ada.email)).json<{ access_token: string }>().access_token
 
   t.equal(codeOf(await accept(token, postern.as(limited), {})), 'password_change_required')
+
+  const strict = await postern.account()
+  const grace = await person('GUEST', { accountId: strict })
+  const hers = await invite(admin.client, url, grace.email, roleId)
+  await root.patch(`/api/v1/accounts/${strict}`, { is_mfa_required: true })
+  const withOneFactor = postern.as(await postern.signIn(grace.email))
+  t.equal(codeOf(await accept(hers.token, withOneFactor, {})), 'mfa_enrolment_required')
 })
 
 t.test('a password is asked of people who are new, and it has to be a good one', async (t) => {

@@ -1,9 +1,11 @@
 import { generate } from 'otplib'
 import t, { type Test } from 'tap'
+import { transact } from '../../src/db/client.ts'
 import { SYSTEM } from '../../src/principal.ts'
+import { createServices } from '../../src/services.ts'
 import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp } from '../helpers/app.ts'
-import { PASSWORD, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
+import { PASSWORD, SECRET_KEY, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
 import { mailServer, tokenIn } from '../helpers/smtp.ts'
 
 const NEW_PASSWORD = 'a rather different pass phrase'
@@ -316,6 +318,26 @@ t.test('with a mail server', async (t) => {
     t.match((await lastTo(taken.email))?.headers['subject'], /You have an account/)
     t.match((await lastTo(kim.email))?.text, /is to be changed to/)
     t.equal((await kim.client.post(EMAIL_CHANGE, { email: kim.email.toUpperCase() })).statusCode, 422)
+  })
+
+  await t.test('after a change of SECRET_KEY links work on', async (t) => {
+    const max = await person()
+    await max.client.post(EMAIL_CHANGE, { email: 'max-2@postern.test' })
+    const tokens = [tokenIn(await lastTo(max.email)), tokenIn(await lastTo('max-2@postern.test'))]
+    const secretKey = 'another secret key that only this test has'
+    const rotated = createServices(
+      { ...postern.config, previousSecretKey: SECRET_KEY },
+      { databaseUrl: postern.databaseUrl, secretKey },
+    )
+    const later = createServices(postern.config, { databaseUrl: postern.databaseUrl, secretKey })
+    t.teardown(async () => await Promise.all([rotated.close(), later.close()]))
+
+    await transact(rotated.database.db, async (tx) => await rotated.mailLinks.reseal(tx))
+
+    const origin = { requestId: 'x', address: '198.51.100.1' }
+    const confirmed: boolean[] = []
+    for (const token of tokens) confirmed.push(await later.mailLinks.confirmEmailChange(token, origin))
+    t.same(confirmed, [false, true])
   })
 
   await t.test('C.4: whoever signed in a while ago does so again before an email changes', async (t) => {

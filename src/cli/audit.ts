@@ -25,7 +25,8 @@ export const auditVerify = defineCommand({
   flags: {
     checkpoint: {
       value: 'FILE',
-      description: 'Checkpoints that were kept, and must be reached: JSON, one or a list, or one in each line',
+      description:
+        'Checkpoints that were kept, and must be reached: JSON, one or a list, or one in each line',
     },
     from: { value: 'POSITION', description: 'Begin at the last checkpoint before this position; default: 1' },
     file: { value: 'FILE', description: 'An export, in place of the database; - is standard input' },

@@ -199,7 +199,9 @@ export function invitationsRoutes({ invitations }: Dependencies): FastifyPluginA
           response: {
             200: ref(AcceptedInvitationSchema),
             401: problem('The token that came along is not valid'),
-            403: problem('It is for another email, or something must be done first: a new password, a second factor'),
+            403: problem(
+              'It is for another email, or something must be done first: a new password, a second factor',
+            ),
             404: problem('The link is good for nothing, or not any more'),
             409: problem('The email belongs to somebody who must sign in first, or the invitation is void'),
           },

@@ -75,7 +75,7 @@ export const UpdateWebhookBody = Type.Object(
     events: Type.Optional(Events),
     is_active: Type.Optional(Type.Boolean()),
   },
-  { additionalProperties: false, minProperties: 1 },
+  { additionalProperties: false, minProperties: 1, examples: [{ is_active: false }] },
 )
 
 export const WebhookIdParams = Type.Object({ webhook_id: Uuid })

@@ -1,3 +1,4 @@
+import { createHash, createHmac } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -16,6 +17,14 @@ const HMAC_KEY = 'a key for checkpoints that only the tests have'
 const DAY = 86_400_000
 
 type Line = Record<'id' | 'action', string> & Record<'target_type' | 'account_id' | 'actor_id', string | null>
+
+/** JSON in the form of RFC 8785. */
+function sorted(value: unknown): string {
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value)
+  if (Array.isArray(value)) return `[${value.map(sorted)}]`
+  const keys = Object.keys(value).sort()
+  return `{${keys.map((key) => `${JSON.stringify(key)}:${sorted((value as Record<string, unknown>)[key])}`)}}`
+}
 
 /** Some changes by several people, sealed. */
 async function aTrail(postern: TestApp, changes = 12): Promise<void> {
@@ -495,7 +504,7 @@ t.test('what is older than AUDIT_RETENTION_DAYS', async (t) => {
 })
 
 t.test('an export', async (t) => {
-  const postern = await buildTestApp(t)
+  const postern = await buildTestApp(t, { env: { AUDIT_HMAC_KEY: HMAC_KEY } })
   const { services, root, rootId, person, account, anonymous } = postern
   const { auditChain, database } = services
   const there = await account()
@@ -565,6 +574,26 @@ t.test('an export', async (t) => {
     )
     isProblem(t, await anonymous.get('/api/v1/audit-events/export'), 'authentication_required')
     t.equal(await verify(own, true, []), undefined)
+  })
+
+  await t.test('can be verified by what docs/audit.md says, without this program', (t) => {
+    const sha = (text: string) => createHash('sha256').update(text).digest('base64url')
+    let before = ''
+    for (const { hash, previous_hash, personal, personal_salt, ...event } of lines) {
+      t.equal(previous_hash, before)
+      t.equal(hash, sha(`postern audit 1\n${before}\n${sorted(event)}`))
+      const pairs = Object.keys(personal ?? {})
+        .sort()
+        .map((key) => [key, personal[key]])
+      if (personal) t.equal(event['personal_commitment'], sha(`${personal_salt}.${sorted(pairs)}`))
+      before = hash
+    }
+    const { position, hash, removedUpTo, createdAt, signature } = kept
+    const signed = ['postern audit checkpoint', position, hash, removedUpTo, createdAt.toISOString()].join(
+      '\n',
+    )
+    t.equal(signature.split('.')[2], createHmac('sha256', HMAC_KEY).update(signed).digest('base64url'))
+    t.end()
   })
 
   await t.test('can be verified without the database', async (t) => {

@@ -296,6 +296,7 @@ t.test('a broad walk through the API gets nothing but what the document says', a
   for (const token of ['x', await linkOf('email_verification')])
     await nobody.post('/api/v1/auth/email-verification/confirm', { token })
   for (const newEmail of [guest.email, 'mailed@x.test']) {
+    await mailPool.query('delete from mail_tokens where user_id = $1', [mailed.id])
     const token = await linkOf('email_change', { newEmail, isOtherConfirmed: true })
     await nobody.post('/api/v1/auth/email-change/confirm', { token })
   }
@@ -692,6 +693,24 @@ t.test('a broad walk through the API gets nothing but what the document says', a
     await admin.delete(`${path}`)
   }
 
+  // Webhooks.
+  const hook = { url: 'https://example.com/hook', events: ['user.created'] }
+  const webhook = (await admin.post('/api/v1/webhooks', hook)).json<{ id: string }>().id
+  await admin.post('/api/v1/webhooks', { ...hook, account_id: NO_SUCH_ID })
+  await admin.get('/api/v1/webhooks')
+  const sent = (await admin.post(`/api/v1/webhooks/${webhook}/test`)).json<{ id: string }>().id
+  for (const path of [webhook, NO_SUCH_ID].map((id) => `/api/v1/webhooks/${id}`)) {
+    await admin.get(path)
+    await admin.patch(path, { is_active: true })
+    await admin.patch(path, { is_active: true }, stale)
+    await admin.post(`${path}/rotate-secret`)
+    await admin.post(`${path}/test`)
+    await admin.get(`${path}/deliveries`)
+    await admin.post(`${path}/deliveries/${sent}/redeliver`)
+    await admin.delete(path, stale)
+    await admin.delete(path)
+  }
+
   // Things and rules.
   await admin.post('/api/v1/resources', { key: 'walked-shelf' })
   await admin.post('/api/v1/resources', {
@@ -880,6 +899,10 @@ t.test('a broad walk through the API gets nothing but what the document says', a
 const SEEN_ELSEWHERE = [
   'GET /api/v1/users/me 403',
   'GET /metrics 401',
+  // Where it is off.
+  'POST /api/v1/auth/magic-link 403',
+  // A thousand webhooks.
+  'POST /api/v1/webhooks 409',
   // What would be 415 or 422 elsewhere is 400 in AuthZEN, and in OAuth (RFC 6749 §5.2).
   ...['evaluation', 'evaluations', 'search/subject', 'search/resource', 'search/action'].flatMap((path) => [
     `POST /access/v1/${path} 415`,

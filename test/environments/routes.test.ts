@@ -189,6 +189,19 @@ const REST_OF_THE_MODEL = `do $$
     insert into user_credentials (user_id, environment_id, password_hash) values (:user, :environment, 'x');
     insert into users (id, environment_id, key, search_text, deleted_at)
       values (gen_random_uuid(), :environment, 'gone', '', now());
+    insert into webhooks (id, environment_id, url, events, secret_sealed)
+      values (gen_random_uuid(), :environment, 'https://example.com/', '{*}', 'x');
+    insert into account_invitations (id, environment_id, account_id, role_id, email, email_normalized, token_hash,
+        invited_by_type, expires_at)
+      values (gen_random_uuid(), :environment, :account, :role, 'a@b.test', 'a@b.test', 'x', 'system', now());
+    insert into challenges (id, environment_id, kind, user_id, token_hash, expires_at)
+      values (gen_random_uuid(), :environment, 'mfa', :user, 'x', now());
+    insert into mail_tokens (id, environment_id, user_id, kind, token_hash, expires_at)
+      values (gen_random_uuid(), :environment, :user, 'magic_link', 'x', now());
+    insert into passkeys (id, environment_id, user_id, credential_id, public_key, device_type, name)
+      values (gen_random_uuid(), :environment, :user, 'x', 'x', 'singleDevice', 'x');
+    insert into recovery_codes (environment_id, user_id, code_hash) values (:environment, :user, 'x');
+    insert into totp_factors (id, environment_id, user_id, secret_sealed) values (gen_random_uuid(), :environment, :user, 'x');
   end $$`
 
 t.test('projects group environments', async (t) => {

@@ -209,9 +209,9 @@ async function fire({ side, url, body, chained = false }: Load, perSecond?: numb
   }
   if (perSecond !== undefined) {
     const calm = { url, perSecond, seconds: SECONDS, connections: CONNECTIONS, next, onAnswer }
-    const { p99, failed } = await paced(calm)
+    const { perSecond: reached, p99, failed } = await paced(calm)
     if (failed > 0) throw new Error(`${failed} requests failed`)
-    return { perSecond, p99 }
+    return { perSecond: reached, p99 }
   }
   const result = await autocannon({
     url,

@@ -23,7 +23,8 @@ CREATE TABLE "audit_chain" (
 	"audit_event_id" uuid NOT NULL,
 	"hash" text NOT NULL,
 	"sealed_at" timestamp (3) with time zone DEFAULT now() NOT NULL,
-	CONSTRAINT "audit_chain_audit_event_id_key" UNIQUE("audit_event_id")
+	CONSTRAINT "audit_chain_audit_event_id_key" UNIQUE("audit_event_id"),
+	CONSTRAINT "audit_chain_position_check" CHECK ("audit_chain"."position" > 0)
 );
 --> statement-breakpoint
 CREATE TABLE "audit_checkpoints" (
@@ -129,12 +130,16 @@ CREATE TABLE "webhooks" (
 	"previous_secret_expires_at" timestamp (3) with time zone,
 	"is_active" boolean DEFAULT true NOT NULL,
 	"disabled_reason" text,
+	"failures" integer DEFAULT 0 NOT NULL,
+	"failing_since" timestamp (3) with time zone,
+	"paused_until" timestamp (3) with time zone,
 	"revision" integer DEFAULT 1 NOT NULL,
 	"created_at" timestamp (3) with time zone DEFAULT now() NOT NULL,
 	"updated_at" timestamp (3) with time zone DEFAULT now() NOT NULL
 );
 --> statement-breakpoint
 ALTER TABLE "user_credentials" ALTER COLUMN "password_hash" DROP NOT NULL;--> statement-breakpoint
+ALTER TABLE "user_credentials" ADD COLUMN "password_changed_at" timestamp (3) with time zone DEFAULT now() NOT NULL;--> statement-breakpoint
 ALTER TABLE "accounts" ADD COLUMN "is_mfa_required" boolean DEFAULT false NOT NULL;--> statement-breakpoint
 ALTER TABLE "accounts" ADD COLUMN "opened_by_user_id" uuid;--> statement-breakpoint
 ALTER TABLE "roles" ADD COLUMN "is_mfa_required" boolean DEFAULT false NOT NULL;--> statement-breakpoint
@@ -165,10 +170,13 @@ CREATE INDEX "mail_tokens_expires_at_idx" ON "mail_tokens" USING btree ("expires
 CREATE INDEX "passkeys_user_id_idx" ON "passkeys" USING btree ("user_id");--> statement-breakpoint
 CREATE UNIQUE INDEX "totp_factors_confirmed_key" ON "totp_factors" USING btree ("user_id") WHERE confirmed_at is not null;--> statement-breakpoint
 CREATE UNIQUE INDEX "totp_factors_pending_key" ON "totp_factors" USING btree ("user_id") WHERE confirmed_at is null;--> statement-breakpoint
-CREATE INDEX "webhook_deliveries_due_idx" ON "webhook_deliveries" USING btree ("next_attempt_at") WHERE status = 'pending';--> statement-breakpoint
+CREATE INDEX "webhook_deliveries_due_idx" ON "webhook_deliveries" USING btree ("webhook_id","next_attempt_at","sequence") WHERE status = 'pending';--> statement-breakpoint
 CREATE INDEX "webhook_deliveries_subject_idx" ON "webhook_deliveries" USING btree ("webhook_id","subject","sequence") WHERE status = 'pending';--> statement-breakpoint
 CREATE INDEX "webhook_deliveries_list_idx" ON "webhook_deliveries" USING btree ("webhook_id","sequence");--> statement-breakpoint
+CREATE INDEX "webhook_deliveries_failed_idx" ON "webhook_deliveries" USING btree ("webhook_id") WHERE status = 'failed';--> statement-breakpoint
 CREATE INDEX "webhook_deliveries_created_at_idx" ON "webhook_deliveries" USING btree ("created_at");--> statement-breakpoint
+DROP INDEX "sessions_expires_at_idx";--> statement-breakpoint
+CREATE INDEX "sessions_end_idx" ON "sessions" USING btree (least(expires_at, idle_expires_at, ended_at));--> statement-breakpoint
 CREATE INDEX "webhooks_list_idx" ON "webhooks" USING btree ("environment_id","id");--> statement-breakpoint
 CREATE INDEX "users_erasable_idx" ON "users" USING btree ("deleted_at") WHERE deleted_at is not null and erased_at is null;--> statement-breakpoint
 CREATE INDEX "users_erased_at_idx" ON "users" USING btree ("erased_at") WHERE erased_at is not null;--> statement-breakpoint
@@ -177,7 +185,13 @@ CREATE TABLE "audit_unsealed" (
 	"created_at" timestamp (3) with time zone DEFAULT now() NOT NULL
 );
 --> statement-breakpoint
-CREATE INDEX "audit_personal_data_email_idx" ON "audit_personal_data" USING btree (lower("data" ->> 'email')) WHERE subject_id is null;--> statement-breakpoint
+ALTER TABLE "audit_personal_data" ADD COLUMN "email_normalized" text;--> statement-breakpoint
+-- As the application writes it from now on, for addresses in ASCII; its folding of others SQL does not have.
+UPDATE "audit_personal_data" SET "email_normalized" = lower(btrim("data" ->> 'email') COLLATE "C")
+  WHERE "subject_id" IS NULL AND "data" ->> 'email' IS NOT NULL;--> statement-breakpoint
+CREATE INDEX "audit_personal_data_email_idx" ON "audit_personal_data" USING btree ("email_normalized") WHERE subject_id is null;--> statement-breakpoint
+-- No refusal of before is counted up any more; before the triggers, so that sealing does not have to do it.
+UPDATE "audit_events" SET "repeat_key" = NULL WHERE "repeat_key" IS NOT NULL;--> statement-breakpoint
 -- Every event waits to be sealed from its transaction on, so that none can be left out of the chain.
 INSERT INTO "audit_unsealed" ("audit_event_id") SELECT "id" FROM "audit_events";--> statement-breakpoint
 CREATE FUNCTION "audit_events_wait"() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -224,18 +238,19 @@ END $$;--> statement-breakpoint
 CREATE TRIGGER "audit_events_published" AFTER INSERT ON "audit_events" REFERENCING NEW TABLE AS "new_rows"
   FOR EACH STATEMENT EXECUTE FUNCTION "audit_events_published"();--> statement-breakpoint
 -- A link in a mail is void as soon as what it was sent for has changed, whoever changes it: the address, the activity,
--- the password. Another address is one that nobody has confirmed.
+-- the password. Another address is one that nobody has confirmed; one that differs in the case of ASCII letters only is
+-- the same mailbox.
 CREATE FUNCTION "users_end_mail_links"() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   DELETE FROM "mail_tokens" WHERE "user_id" = NEW."id";
-  IF NEW."email_normalized" IS DISTINCT FROM OLD."email_normalized" THEN
+  IF lower(NEW."email" COLLATE "C") IS DISTINCT FROM lower(OLD."email" COLLATE "C") THEN
     UPDATE "user_credentials" SET "email_verified_at" = NULL
       WHERE "user_id" = NEW."id" AND "email_verified_at" IS NOT NULL;
   END IF;
   RETURN NULL;
 END $$;--> statement-breakpoint
 CREATE TRIGGER "users_end_mail_links" AFTER UPDATE ON "users" FOR EACH ROW
-  WHEN (NEW."email_normalized" IS DISTINCT FROM OLD."email_normalized" OR (OLD."is_active" AND NOT NEW."is_active"))
+  WHEN (lower(NEW."email" COLLATE "C") IS DISTINCT FROM lower(OLD."email" COLLATE "C") OR (OLD."is_active" AND NOT NEW."is_active"))
   EXECUTE FUNCTION "users_end_mail_links"();--> statement-breakpoint
 CREATE FUNCTION "credentials_end_mail_links"() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -245,4 +260,23 @@ END $$;--> statement-breakpoint
 CREATE TRIGGER "user_credentials_end_mail_links" AFTER UPDATE ON "user_credentials" FOR EACH ROW
   WHEN (NEW."credentials_changed_at" IS DISTINCT FROM OLD."credentials_changed_at")
   EXECUTE FUNCTION "credentials_end_mail_links"();--> statement-breakpoint
+-- A refresh may move a session to another account. What it had for the one that is closed ends with the version of its
+-- holder; whoever is a member and was refreshed elsewhere, as long as such a token may live, refreshes once more. Rows of
+-- users are locked in the order of their ids. A refresh token that is presented again moves a session as well, up to five
+-- minutes after the refresh that it repeats; the last minute is for clocks that differ.
+CREATE OR REPLACE FUNCTION "account_closed"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE "sessions" SET "ended_at" = now(), "end_reason" = 'account_closed'
+    WHERE "account_id" = NEW."id" AND "ended_at" IS NULL AND "expires_at" > now();
+  UPDATE "users" u SET "token_version" = u."token_version" + 1
+    FROM (
+      SELECT "id" FROM "users" WHERE "id" IN (
+        SELECT m."user_id" FROM "account_members" m JOIN "sessions" s ON s."user_id" = m."user_id"
+        WHERE m."account_id" = NEW."id" AND s."account_id" IS DISTINCT FROM NEW."id" AND s."ended_at" IS NULL
+          AND s."refreshed_at" > now() - (SELECT make_interval(secs => "token_lifetime_seconds" + 360) FROM "revocation_feed"))
+      ORDER BY "id" FOR NO KEY UPDATE
+    ) elsewhere WHERE u."id" = elsewhere."id";
+  UPDATE "clients" SET "token_version" = "token_version" + 1 WHERE "account_id" = NEW."id";
+  RETURN NULL;
+END $$;--> statement-breakpoint
 INSERT INTO "schema_compatibility" ("version", "min_code") VALUES (5, 2);

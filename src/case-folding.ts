@@ -16,3 +16,12 @@ export function foldCase(text: string): string {
 
 /** `email` as it is compared: without surrounding space and regard to case. */
 export const normalizeEmail = (email: string): string => foldCase(email.trim())
+
+/**
+ * Whether mail to the two arrives at one mailbox: nothing but the case of ASCII letters differs. `straße.de` and
+ * `strasse.de` compare as one email, and are two domains (UTS 46 §4).
+ */
+export const isSameMailbox = (one: string, other: string): boolean => lowerAscii(one) === lowerAscii(other)
+
+const lowerAscii = (text: string): string =>
+  text.trim().replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase())

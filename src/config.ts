@@ -53,7 +53,8 @@ export const EnvSchema = Type.Object({
     ),
   ),
   ENVIRONMENT: Type.Union([Type.Literal('dev'), Type.Literal('test'), Type.Literal('prod')], {
-    description: 'dev prints readable logs; test and prod print JSON lines',
+    description:
+      'dev prints readable logs, and in them mails with their links while there is no SMTP_URL: for development only. test and prod print JSON lines, and never a mail',
     default: 'dev',
   }),
   LOG_LEVEL: Type.Union(
@@ -143,7 +144,7 @@ export const EnvSchema = Type.Object({
     }),
   ),
   SMTP_URL: secret(
-    'Where mails are handed in: smtps://user:password@host or smtp://…. With a password TLS is a must; without SMTP_URL links are printed to the log with ENVIRONMENT=dev, and what needs mails answers 503 otherwise',
+    'Where mails are handed in: smtps://user:password@host or smtp://…. With a password TLS is a must. Without SMTP_URL no mail is sent, and what needs one answers 503; with ENVIRONMENT=dev they are printed to the log instead',
     {
       pattern: '^smtps?://[^/?#\\s]+/?(\\?\\S*)?$',
       patternHint: 'begin with smtp:// or smtps://, and name a host',
@@ -249,7 +250,7 @@ export const EnvSchema = Type.Object({
   HASH_QUEUE: Type.Optional(
     Type.Integer({
       description:
-        'Password hashes that may wait; beyond it sign-in answers 503. Default: 20 for each at the same time, which is a wait of half a second',
+        'Password hashes that may wait; beyond it sign-in answers 503. Default: as many as have their turn within 0.6 s, at the speed of the last hashes',
       minimum: 0,
       maximum: 10_000,
     }),
@@ -576,8 +577,6 @@ export function expectation(schema: TSchema): string {
   return `have ${rule['minLength'] ?? 0} to ${rule['maxLength'] ?? 'any number of'} characters`
 }
 
-const QUEUED_PER_HASH = 20
-
 const hashConcurrency = (env: Env): number =>
   env.HASH_CONCURRENCY || Math.max(1, Math.min(availableParallelism() - 1, threadPoolSize()))
 
@@ -664,7 +663,8 @@ function toConfig(env: Env) {
       timeCost: env.ARGON2_TIME_COST,
       parallelism: env.ARGON2_PARALLELISM,
       concurrency: hashConcurrency(env),
-      queue: env.HASH_QUEUE ?? QUEUED_PER_HASH * hashConcurrency(env),
+      queue: env.HASH_QUEUE,
+      threads: threadPoolSize(),
     },
     policy: {
       cachedUsers: env.POLICY_CACHE_USERS,

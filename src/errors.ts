@@ -153,13 +153,23 @@ export const PROBLEMS = {
   },
   email_change_not_allowed: {
     status: 403,
-    title: 'Only administrators change an email',
-    help: 'Call POST /api/v1/auth/email-change, which asks both addresses, or ask an administrator of your account.',
+    title: 'Your own email is changed by showing that you read it',
+    help: 'Call POST /api/v1/auth/email-change, which asks both addresses. Only administrators of every account write their own email here.',
+  },
+  not_for_oneself: {
+    status: 403,
+    title: 'This is not for oneself to do',
+    help: 'Change your own password with POST /api/v1/auth/change-password, and your factors under /api/v1/auth/mfa. A lock, lost factors, your key and your attributes are for another administrator.',
   },
   mfa_required: {
     status: 403,
     title: 'A second factor is required',
     help: 'Send `mfa_token` with a code to POST /api/v1/auth/mfa/verify within `expires_in` seconds; `methods` says what is enrolled. At POST /api/v1/auth/step-up there is no `mfa_token`: send a `code` there instead of the password.',
+  },
+  email_not_verified: {
+    status: 403,
+    title: 'The email must be confirmed first',
+    help: 'A second factor is for who has shown that the email is theirs: it outlives a new password. Call POST /api/v1/auth/email-verification and follow the link in the mail.',
   },
   mfa_enrolment_required: {
     status: 403,
@@ -383,8 +393,13 @@ export const PROBLEMS = {
   },
   home_account_membership: {
     status: 409,
-    title: 'A user cannot leave the home account',
-    help: 'Move the user to another account first: POST /api/v1/accounts/{account_id}/users.',
+    title: 'A user who belongs to no other account cannot leave the home account',
+    help: 'Deactivate the user, or move them to another account: POST /api/v1/accounts/{account_id}/users.',
+  },
+  user_belongs_to_other_accounts: {
+    status: 409,
+    title: 'The user belongs to other accounts too',
+    help: 'They are a member of another account, or hold a role in every account, so that only administrators of every account change their credentials, key, attributes and activity. POST /api/v1/users/{user_id}/password-reset mails them a link; DELETE /api/v1/accounts/{account_id}/members/{user_id} ends their membership in yours.',
   },
   user_not_deleted: {
     status: 409,

@@ -8,7 +8,7 @@ import { createClientsRepository } from './clients/repository.ts'
 import { createClientsService } from './clients/service.ts'
 import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
-import type { Database, Tx } from './db/client.ts'
+import type { Database, Executor, Tx } from './db/client.ts'
 import { createErasureRepository } from './erasure/repository.ts'
 import { createErasureService } from './erasure/service.ts'
 import { AppError } from './errors.ts'
@@ -34,6 +34,7 @@ import { createUserPagesRepository } from './permit/user-pages-repository.ts'
 import { createPermitImportRepository } from './permit-import/repository.ts'
 import { createDecisions, type Decisions, type DecisionsDependencies } from './policy/decisions.ts'
 import { createPolicyFileService } from './policy-file/service.ts'
+import type { UserPrincipal } from './principal.ts'
 import { createProxiesRepository } from './proxies/repository.ts'
 import { createProxiesService } from './proxies/service.ts'
 import { createDefinitionsRepositories } from './resources/definitions-repository.ts'
@@ -52,6 +53,7 @@ import { createUserImport } from './user-import/service.ts'
 import { createUpdates } from './user-import/updates.ts'
 import { createBulkUsers } from './users/bulk.ts'
 import { createBulkUsersRepository } from './users/bulk-repository.ts'
+import type { RecencyCheck } from './users/protection.ts'
 import { createUsersRepository } from './users/repository.ts'
 import { createUsersService } from './users/service.ts'
 import type { Vault } from './vault.ts'
@@ -76,6 +78,8 @@ type Dependencies = {
   /** The audience of this service itself. */
   audience: string
   clock: Clock
+  /** @throws AppError reauthentication_required */
+  assertRecentAuthentication: (person: UserPrincipal, ex?: Executor) => Promise<void>
   decisions: Omit<DecisionsDependencies, 'environmentId'>
   /** The same questions, answered by the engine that is configured. */
   decisionsBy: (local: Decisions) => Decisions
@@ -91,12 +95,16 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
 
   const rolesRepository = createRolesRepository(database, environmentId)
 
+  const assertRecentAuthentication: RecencyCheck = async ({ principal }, tx) => {
+    if (principal.type === 'user') await dependencies.assertRecentAuthentication(principal, tx)
+  }
   const roles = createRolesService({
     database,
     environmentId,
     roles: rolesRepository,
     users: usersRepository,
     audit,
+    assertRecentAuthentication,
     addMember: async (accountId: string, userId: string, tx: Tx) => {
       if (!(await accountsRepository.lockAccount(accountId, tx, 'share')))
         throw new AppError('account_not_found')
@@ -118,6 +126,7 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     users: usersRepository,
     roles,
     audit,
+    assertRecentAuthentication,
   })
   const passwordRules = createPasswordRules({
     owners: createPasswordOwnersRepository(database, environmentId),
@@ -135,6 +144,7 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     passwordRules,
     mailer,
     audit,
+    assertRecentAuthentication,
     mustChangeWhenSetByAdmin: config.passwords.mustChangeWhenSetByAdmin,
   })
   const erasure = createErasureService({
@@ -152,6 +162,7 @@ export function createModel(environmentId: string, dependencies: Dependencies) {
     environmentId,
     lockDefinitions: rolesRepository.lockDefinitions,
     raiseTokenVersions: usersRepository.raiseTokenVersions,
+    assertRecentAuthentication,
     audit,
   })
   const clients = createClientsService({

@@ -64,8 +64,11 @@ export type SystemPrincipal = Authority & { type: 'system' }
 /** Whoever asks for something, after authentication. */
 export type Principal = UserPrincipal | ClientPrincipal | ApiKeyPrincipal | SystemPrincipal
 
-/** Whether it is a program that asks in its own name. */
-export const isMachine = ({ type }: Principal): boolean => type === 'api_key' || type === 'client'
+/** Whether it is a program that asks, in its own name or for a person. */
+export const isMachine = (principal: Principal): boolean =>
+  principal.type === 'api_key' ||
+  principal.type === 'client' ||
+  (principal.type === 'user' && principal.actingClientId !== undefined)
 
 /** A principal together with what the audit trail records of the request. */
 export type Caller = { principal: Principal; requestId: string | undefined; address: string | undefined }

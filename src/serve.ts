@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import type { Server } from 'node:net'
 import closeWithGrace from 'close-with-grace'
 import { type App, buildApp } from './app.ts'
+import { lowerHashingPriority } from './auth/hashing-priority.ts'
 import { type Config, loadConfig, publicUrl } from './config.ts'
 import { StartupError } from './errors.ts'
 import { furtherListener, listenOn } from './http/listeners.ts'
@@ -49,6 +50,11 @@ async function start(config: Config, interruption: InterruptionWatch): Promise<v
     interruption.end()
     await listen(app, listeners, config)
     runtime.services.start()
+    void lowerHashingPriority(config.passwords.threads).catch((error) =>
+      app.log.warn({ err: error }, 'the threads that hash passwords keep their priority'),
+    )
+    const { warning } = runtime.services.mailer
+    if (warning !== undefined) app.log.warn(warning)
     printWelcome(config, firstSuperAdmin)
   } catch (error) {
     await runtime.close().catch(() => {})

@@ -160,6 +160,7 @@ export function createServices(config: Config, options: ServiceOptions) {
       addresses,
       audience,
       clock,
+      assertRecentAuthentication: async (person, ex) => await factors.assertRecentAuthentication(person, ex),
       decisions,
       decisionsBy: engines.decisionsBy,
     }),
@@ -248,6 +249,7 @@ export function createServices(config: Config, options: ServiceOptions) {
     repository: mailLinksRepository,
     links,
     isRequired: config.mail.verification === 'required',
+    onWarning: (details, message) => warnOfJobs(message, details, message),
   })
   const signIn = createSignIn({
     attempts,
@@ -259,6 +261,7 @@ export function createServices(config: Config, options: ServiceOptions) {
     deviceTokenFor: throttle.deviceTokenFor,
     onSignIn: metrics.onSignIn,
   })
+  const tellOfFactor = createTellOfFactor(mailer)
   const mailLinks = createMailLinksService({
     database,
     config: config.mail,
@@ -273,8 +276,10 @@ export function createServices(config: Config, options: ServiceOptions) {
     passwords,
     users: model.usersRepository,
     usersService: model.users,
+    sessions: sessionsRepository,
     roles: model.roles,
     audit: model.audit,
+    tell: tellOfFactor,
   })
   const auth = createAuthService({
     database,
@@ -303,7 +308,6 @@ export function createServices(config: Config, options: ServiceOptions) {
     clock,
   })
   const factorsRepository = createFactorsRepository(database)
-  const tellOfFactor = createTellOfFactor(mailer)
   const factorsThrottle = createThrottle({
     attempts,
     vault,
@@ -336,6 +340,7 @@ export function createServices(config: Config, options: ServiceOptions) {
     audit: model.audit,
     vault,
     tell: tellOfFactor,
+    mailsLinks: mailer.isConfigured,
     mfaRule: config.mfa.requiredFor,
     issuerName: config.passkeys.rpName,
     stepUpMaxAgeSeconds: config.mfa.stepUpMaxAgeSeconds,

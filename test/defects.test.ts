@@ -395,7 +395,7 @@ t.test('two super admins who demote each other at the same time leave one', asyn
   t.equal((await winner.get(`/api/v1/users?role_id=${role}`)).json<unknown[]>().length, 1)
 })
 
-t.test('an account admin reaches nothing of another account, by any endpoint', async (t) => {
+t.test('C.5 8.2.2: an account admin reaches nothing of another account, by any endpoint', async (t) => {
   const postern = await buildTestApp(t)
   const { person, account, root, roleId } = postern
   const [ours, theirs] = [await account(), await account()]
@@ -466,7 +466,7 @@ t.test('an account admin reaches nothing of another account, by any endpoint', a
   t.same(events.json(), [], 'events about people of other accounts are not seen')
 })
 
-t.test('the answer to another account’s object and to an unknown one is the same', async (t) => {
+t.test('C.5 8.2.2: the answer to another account’s object and to an unknown one is the same', async (t) => {
   const { person, account } = await buildTestApp(t)
   const attacker = await person('ACCOUNT_ADMIN', { accountId: await account() })
   const victim = await person('GUEST', { accountId: await account() })
@@ -591,7 +591,7 @@ t.test('ids in capital letters are the same ids, and get around nothing', async 
   t.same(after.assignments, before.assignments)
 })
 
-t.test('fields that are not the client’s to set are refused, not ignored', async (t) => {
+t.test('C.5 8.2.3: fields that are not the client’s to set are refused, not ignored', async (t) => {
   const postern = await buildTestApp(t)
   const { person, root, anonymous, account, roleId } = postern
   const user = await person('GUEST')
@@ -895,7 +895,7 @@ t.test('a token narrowed by scope can do no more than it names', async (t) => {
   t.match(await narrowed(mate.email, 'postern.users:write:any'), { type: '/problems/invalid_scope' })
 })
 
-t.test('a token for one account opens nothing in another account of the same person', async (t) => {
+t.test('C.5 8.4.1: a token for one account opens nothing in another one of the same person', async (t) => {
   const postern = await buildTestApp(t)
   const { person, account, root, roleId, anonymous, as } = postern
   const [first, second] = [await account(), await account()]

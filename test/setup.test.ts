@@ -1,4 +1,5 @@
 import t, { type Test } from 'tap'
+import { readDemo } from '../src/cli/demo.ts'
 import { StartupError } from '../src/errors.ts'
 import { BUILTIN_RESOURCES, BUILTIN_ROLES } from '../src/permissions.ts'
 import { createServices } from '../src/services.ts'
@@ -66,7 +67,7 @@ async function assertOneSentence(t: Test, work: Promise<unknown>, sentence: RegE
   t.notMatch(error, { message: /\n/ })
 }
 
-t.test('the first start makes the first account, its super admin, the roles and a key', async (t) => {
+t.test('C.1.10: the first start makes the first account, its super admin, the roles and a key', async (t) => {
   const { url } = await emptyDatabase(t)
 
   const result = await start(url)
@@ -113,9 +114,14 @@ t.test('starts at once on an empty database all come up, with one admin and one 
   t.ok((await buildTestApp(t, { databaseUrl: url })).rootToken)
 })
 
-t.test('without a password one is generated, told once, and works', async (t) => {
+t.test('C.1.10: without a password one is generated, told once, and works', async (t) => {
   const { url } = await emptyDatabase(t)
-  const env = { FIRST_SUPER_ADMIN_PASSWORD: '' }
+  const env = {
+    FIRST_SUPER_ADMIN_PASSWORD: '',
+    LOGIN_MAX_FAILURES: '90',
+    LOGIN_MAX_FAILURES_PER_EMAIL: '90',
+    LOGIN_MAX_FAILURES_PER_ADDRESS: '90',
+  }
 
   const { firstSuperAdmin } = await start(url, env)
   const again = await start(url, env)
@@ -125,15 +131,24 @@ t.test('without a password one is generated, told once, and works', async (t) =>
   t.equal(again.firstSuperAdmin, undefined)
   const services = createServices(testConfig(env), { databaseUrl: url, secretKey: SECRET_KEY })
   t.teardown(async () => services.close())
-  t.ok(
+  const signIn = async (email: string, password: string) =>
     await services.auth.signIn({
-      email: SUPER_ADMIN_EMAIL,
+      email,
       password,
       requestId: 'x',
       address: '192.0.2.1',
       userAgent: undefined,
-    }),
-  )
+    })
+  t.ok(await signIn(SUPER_ADMIN_EMAIL, password))
+
+  await t.test('C.1.10: and on an empty database no other sign-in does', async (t) => {
+    const emails = [SUPER_ADMIN_EMAIL, 'admin@example.com', 'admin', 'postern', 'ada@acme.example', '']
+    const passwords = ['', 'admin', 'password', 'postern', 'changeme', readDemo().password, PASSWORD]
+
+    for (const email of emails)
+      for (const guess of passwords)
+        await t.rejects(signIn(email, guess), { code: 'invalid_credentials' }, `${email} ${guess}`)
+  })
 })
 
 t.test('two first starts generate two passwords', async (t) => {

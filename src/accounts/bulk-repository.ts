@@ -4,7 +4,7 @@ import { isUniqueViolation } from '../db/errors.ts'
 import { accountMembers, accounts, resourceInstances } from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
-import { type AccountRow, searchText } from './repository.ts'
+import { type AccountRow, isOfGuest, searchText } from './repository.ts'
 
 /** The part of an account that a bulk write knows. */
 export type NamedAccount = Pick<AccountRow, 'id' | 'key'>
@@ -89,7 +89,7 @@ export function createBulkAccountsRepository(environmentId = DEFAULT_ENVIRONMENT
 
     /** Removes memberships, with the roles held through them, and the instances of resources in them. */
     async deleteContents(ids: readonly string[], tx: Tx): Promise<void> {
-      await tx.delete(accountMembers).where(sql`${accountMembers.accountId} = ${among(ids)}`)
+      await tx.delete(accountMembers).where(and(sql`${accountMembers.accountId} = ${among(ids)}`, isOfGuest))
       await tx.delete(resourceInstances).where(sql`${resourceInstances.accountId} = ${among(ids)}`)
     },
 

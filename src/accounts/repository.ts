@@ -7,6 +7,10 @@ import { accountMembers, accounts, resourceInstances, users } from '../db/schema
 import { AppError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 
+/** Memberships that can end alone. The others are of people who were deleted; they go when these are restored or erased. */
+export const isOfGuest = sql`not exists (select from users u
+  where u.id = ${accountMembers.userId} and u.account_id = ${accountMembers.accountId})`
+
 export type AccountRow = {
   id: string
   key: string
@@ -197,7 +201,7 @@ export function createAccountsRepository({ db }: Database, environmentId = DEFAU
 
     /** Removes memberships, with the roles held through them, and the instances of resources in it. */
     async deleteContents(accountId: string, tx: Tx): Promise<void> {
-      await tx.delete(accountMembers).where(eq(accountMembers.accountId, accountId))
+      await tx.delete(accountMembers).where(and(eq(accountMembers.accountId, accountId), isOfGuest))
       await tx.delete(resourceInstances).where(eq(resourceInstances.accountId, accountId))
     },
 

@@ -405,12 +405,12 @@ export function accountsRoutes({ modelOf, throttle, config }: Dependencies): Fas
         schema: {
           operationId: 'removeMember',
           tags: ['Accounts'],
-          summary: 'End a membership, and every role held through it',
+          summary: 'End a membership, and every role held through it; with the one at home goes the home',
           params: MemberParams,
           response: {
             204: NoContent,
             404: problem('No such account, user or membership'),
-            409: problem('It is the user’s home account'),
+            409: problem('It is the user’s home account, and they belong to no other'),
           },
         },
       },

@@ -7,7 +7,7 @@ import type { BUILTIN_ROLES } from '../permissions.ts'
 import { assertHoldsAnywhere, type Caller, SYSTEM } from '../principal.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
 import type { RolesService } from '../roles/service.ts'
-import { refuseTakeover, refuseTakeoverOfResidents } from '../users/protection.ts'
+import { type RecencyCheck, refuseTakeover, refuseTakeoverOfResidents } from '../users/protection.ts'
 import type { UserRow, UsersRepository } from '../users/repository.ts'
 import type { AccountChanges, AccountRow, AccountsRepository, MemberRow, Membership } from './repository.ts'
 
@@ -30,9 +30,11 @@ type Dependencies = {
   users: UsersRepository
   roles: RolesService
   audit: AuditRepository
+  assertRecentAuthentication: RecencyCheck
 }
 
-export function createAccountsService({ database, accounts, users, roles, audit }: Dependencies) {
+export function createAccountsService(dependencies: Dependencies) {
+  const { database, accounts, users, roles, audit, assertRecentAuthentication } = dependencies
   const { db } = database
   return {
     listAccounts: accounts.listAccounts,
@@ -96,7 +98,8 @@ export function createAccountsService({ database, accounts, users, roles, audit 
 
     /**
      * @throws AppError account_not_found, precondition_failed, grant_exceeds_own, user_is_protected, last_super_admin,
-     * insufficient_scope for another plan from who administers this account only
+     * insufficient_scope for another plan from who administers this account only, reauthentication_required of a person
+     * who has it no longer demand two factors
      */
     async updateAccount(
       caller: Caller,
@@ -108,6 +111,8 @@ export function createAccountsService({ database, accounts, users, roles, audit 
         const account = (await accounts.lockAccount(id, tx)) ?? fail('account_not_found')
         assertMatches(ifMatch, account.revision)
         if (changesPlan(account, changes)) assertHoldsAnywhere(caller, 'postern.accounts:write')
+        if (account.isMfaRequired && changes.isMfaRequired === false)
+          await assertRecentAuthentication(caller, tx)
         const toggled = changes.isActive !== undefined && changes.isActive !== account.isActive
         if (toggled) await refuseTakeoverOfResidents(caller, id, users, tx)
         if (toggled && !changes.isActive) await roles.assertCoversResidents(caller, id, tx)
@@ -231,18 +236,29 @@ export function createAccountsService({ database, accounts, users, roles, audit 
     },
 
     /**
-     * Ends a membership and every role held through it.
-     * @throws AppError user_not_found, member_not_found, home_account_membership, grant_exceeds_own
+     * Ends a membership and every role held through it. Whoever belongs to other accounts too, so that nobody here may
+     * deactivate them, loses their home with it, and has none.
+     * @throws AppError user_not_found, member_not_found, home_account_membership, user_is_protected, grant_exceeds_own
      */
     async removeMember(caller: Caller, accountId: string, userId: string): Promise<void> {
       await transact(db, async (tx) => {
         const user = (await users.lockUser(userId, tx)) ?? fail('user_not_found')
-        if (user.accountId === accountId) throw new AppError('home_account_membership')
-        await roles.assertCoversRolesIn(caller, userId, accountId, tx)
+        const isHome = user.accountId === accountId
+        if (isHome && !(await users.belongsBeyond(userId, accountId, tx)))
+          throw new AppError('home_account_membership')
+        if (isHome) await refuseTakeover(caller, userId, users, tx)
+        await roles.assertCoversRolesIn(caller, userId, isHome ? [accountId, null] : [accountId], tx)
+        if (isHome) await users.updateUser(user, { accountId: null }, tx)
         if (!(await accounts.deleteMember(accountId, userId, tx))) throw new AppError('member_not_found')
         await users.raiseTokenVersions([userId], tx)
         await audit.append(
-          { action: 'member.removed', caller, target: { type: 'user', id: userId }, accountId },
+          {
+            action: 'member.removed',
+            caller,
+            target: { type: 'user', id: userId },
+            accountId,
+            ...(isHome && { details: { was_home: true } }),
+          },
           tx,
         )
       })

@@ -111,12 +111,41 @@ export function createChainRepository({ db }: Database) {
       return { isWaiting: waiting, uncovered: Number(uncovered), checkpointAgeSeconds: age }
     },
 
-    /** From now on a repetition of refusals that are old enough is an event of its own. Few are open at a time. */
-    async closeRefusals(tx: Tx): Promise<void> {
+    /** The hash that is stored at a position. */
+    async findHash(position: number, ex: Executor = db): Promise<string | undefined> {
+      const [found] = await ex
+        .select({ hash: auditChain.hash })
+        .from(auditChain)
+        .where(eq(auditChain.position, position))
+      return found?.hash
+    },
+
+    /** What lies where nothing may be: at or before the position that the chain begins after. */
+    async findUpTo(
+      begin: number,
+      ex: Executor = db,
+    ): Promise<{ position: number; eventId: string } | undefined> {
+      const [found] = await ex
+        .select({ position: auditChain.position, eventId: auditChain.auditEventId })
+        .from(auditChain)
+        .where(lte(auditChain.position, begin))
+        .orderBy(asc(auditChain.position))
+        .limit(1)
+      return found
+    },
+
+    /** From now on a repetition of those of the events that are refusals, and old enough, is an event of its own. */
+    async closeRefusals(ids: readonly string[], tx: Tx): Promise<void> {
       await tx
         .update(auditEvents)
         .set({ repeatKey: null })
-        .where(and(isNotNull(auditEvents.repeatKey), lt(auditEvents.occurredAt, sql`now() - ${OPEN_FOR}`)))
+        .where(
+          and(
+            sql`${auditEvents.id} = any(${sql.param([...ids])}::uuid[])`,
+            isNotNull(auditEvents.repeatKey),
+            lt(auditEvents.occurredAt, sql`now() - ${OPEN_FOR}`),
+          ),
+        )
     },
 
     /** The ids of events that wait, after `after`, the oldest first. What is committed is all that can be seen. */
@@ -191,14 +220,18 @@ export function createChainRepository({ db }: Database) {
     },
 
     /**
-     * The positions after `after` up to `upTo` whose events pass, in order, with the hash before each. To be asked for
-     * few positions at a time: events that do not pass are read too.
+     * Those of the positions whose events pass, in order, with the hash before each. To be asked for few positions at a
+     * time: events that do not pass are read too.
      */
     async readMatching(
-      { after, upTo }: { after: number; upTo: number },
+      positions: { after: number; upTo: number } | readonly number[],
       filters: AuditFilters,
       environmentId: string | undefined,
     ): Promise<ExportedRow[]> {
+      const areMeant =
+        'after' in positions
+          ? and(gt(auditChain.position, positions.after), lte(auditChain.position, positions.upTo))
+          : sql`${auditChain.position} = any(${sql.param([...positions])}::bigint[])`
       return await db
         .select({
           position: auditChain.position,
@@ -214,13 +247,46 @@ export function createChainRepository({ db }: Database) {
         .leftJoin(auditPersonalData, eq(auditPersonalData.auditEventId, auditChain.auditEventId))
         .where(
           and(
-            gt(auditChain.position, after),
-            lte(auditChain.position, upTo),
+            areMeant,
             environmentId === undefined ? undefined : eq(auditEvents.environmentId, environmentId),
             ...eventClauses(filters),
           ),
         )
         .orderBy(asc(auditChain.position))
+    },
+
+    /**
+     * The positions of at most `limit` events of an environment, or of one account in it, that come after `after` by id;
+     * and the id to go on after, `undefined` at the end.
+     */
+    async listPositions(
+      environmentId: string,
+      accountId: string | undefined,
+      after: string,
+      limit: number,
+    ): Promise<{ positions: number[]; upTo: string | undefined }> {
+      const ids = db
+        .select({ id: auditEvents.id })
+        .from(auditEvents)
+        .where(
+          and(
+            eq(auditEvents.environmentId, environmentId),
+            accountId === undefined ? undefined : eq(auditEvents.accountId, accountId),
+            gt(auditEvents.id, after),
+          ),
+        )
+        .orderBy(asc(auditEvents.id))
+        .limit(limit)
+        .as('ids')
+      const rows = await db
+        .select({ id: ids.id, position: auditChain.position })
+        .from(ids)
+        .leftJoin(auditChain, eq(auditChain.auditEventId, ids.id))
+        .orderBy(asc(ids.id))
+      return {
+        positions: rows.flatMap(({ position }) => position ?? []),
+        upTo: rows.length === limit ? rows.at(-1)?.id : undefined,
+      }
     },
 
     /** Events after `after` by id that are neither sealed nor waiting, and the id that this looked up to. */
@@ -322,12 +388,18 @@ export function createChainRepository({ db }: Database) {
       await tx.update(auditCheckpoints).set({ signature }).where(eq(auditCheckpoints.position, position))
     },
 
-    /** Removes the positions up to that of `checkpoint`, which stays in their place. */
-    async removeUpTo(checkpoint: Checkpoint, tx: Tx): Promise<void> {
+    /** Removes the events, which are those of the positions after `begin` up to `checkpoint`; it stays in their place. */
+    async removeUpTo(
+      checkpoint: Checkpoint,
+      begin: number,
+      eventIds: readonly string[],
+      tx: Tx,
+    ): Promise<void> {
       const { position } = checkpoint
-      await tx.execute(sql`
-        delete from audit_events where id in (select audit_event_id from audit_chain where position <= ${position})`)
-      await tx.delete(auditChain).where(lte(auditChain.position, position))
+      await tx.execute(sql`delete from audit_events where id = any(${sql.param([...eventIds])}::uuid[])`)
+      await tx
+        .delete(auditChain)
+        .where(and(gt(auditChain.position, begin), lte(auditChain.position, position)))
       await tx.delete(auditCheckpoints).where(lte(auditCheckpoints.position, position))
       await tx.insert(auditCheckpoints).values({ ...checkpoint, id: newId() })
     },

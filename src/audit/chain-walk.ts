@@ -18,7 +18,7 @@ export type WalkState = {
   /** Events whose personal side is there, and those whose side was erased. */
   personal: number
   erased: number
-  /** How many checkpoints were met, and the position of the last of them. */
+  /** How many positions with checkpoints were met, and the last of them that a key at hand has signed. */
   checkpoints: number
   coveredUpTo: number
   /** Checkpoints that were met, and whose key is not at hand. */
@@ -33,9 +33,16 @@ type Options = {
   signer: CheckpointSigner | undefined
   /** Checkpoints that were kept elsewhere. */
   kept: readonly Checkpoint[]
+  /**
+   * Whether a stored checkpoint may be signed with a key that is not at hand. It proves nothing then: whoever makes
+   * hashes anew can make such a signature too.
+   */
+  acceptsUnknownKeys?: boolean
   /** Where it begins; what comes before is taken as it is. */
   start?: Link
 }
+
+type Judgement = { reason: string; isSigned?: never } | { reason?: never; isSigned: boolean }
 
 /**
  * Events are sealed in the order in which they were committed, and no transaction takes so long: one that is dated before
@@ -44,7 +51,12 @@ type Options = {
 const LONGEST_DELAY_MS = 3_600_000
 
 /** Goes along a chain, position by position, and holds each against what is said of it. Pure. */
-export function createChainWalk({ signer, kept, start = { position: 0, hash: GENESIS } }: Options) {
+export function createChainWalk({
+  signer,
+  kept,
+  acceptsUnknownKeys = false,
+  start = { position: 0, hash: GENESIS },
+}: Options) {
   const expected = grouped(kept, ({ position }) => position)
   let newestAt = Number.NEGATIVE_INFINITY
   const state: WalkState = {
@@ -69,20 +81,24 @@ export function createChainWalk({ signer, kept, start = { position: 0, hash: GEN
     return undefined
   }
 
-  function faultOfCheckpoint(checkpoint: Checkpoint, link: Link): string | undefined {
+  /** What is wrong with a checkpoint, or how good its signature is. */
+  function judge(checkpoint: Checkpoint, link: Link, isStored: boolean): Judgement {
     if (checkpoint.hash !== link.hash)
-      return `it does not lead to its checkpoint: the chain was written anew after position ${state.coveredUpTo}`
+      return {
+        reason: `it does not lead to its checkpoint: the chain was written anew after position ${state.coveredUpTo}`,
+      }
     const signature = signer?.verify(checkpoint) ?? 'unknown_key'
-    if (signature === 'wrong') return 'its checkpoint is not one that was signed here'
-    if (signature === 'unknown_key') state.unverified++
-    return undefined
+    if (signature === 'wrong') return { reason: 'its checkpoint is not one that was signed here' }
+    if (signature === 'unknown_key' && isStored && !acceptsUnknownKeys)
+      return {
+        reason:
+          'its checkpoint was signed with a key that is not at hand (AUDIT_HMAC_KEY_PREVIOUS can name it), as whoever writes the chain anew would sign it',
+      }
+    return { isSigned: signature === 'valid' }
   }
 
   return {
     state: state as Readonly<WalkState>,
-
-    /** Whether the position is one that a kept checkpoint speaks of. */
-    hasKept: (position: number): boolean => expected.has(position),
 
     /** Takes the next position. */
     step(row: ClaimedRow): Fault | undefined {
@@ -94,15 +110,15 @@ export function createChainWalk({ signer, kept, start = { position: 0, hash: GEN
       else if (row.event.personalCommitment !== null) state.erased++
       newestAt = Math.max(newestAt, row.event.occurredAt.getTime())
       const link = { position, hash }
-      const checkpoints = [...(row.checkpoint ? [row.checkpoint] : []), ...(expected.get(position) ?? [])]
-      for (const checkpoint of checkpoints) {
-        const reason = faultOfCheckpoint(checkpoint, link)
-        if (reason !== undefined) return { position, eventId, reason }
-      }
-      if (checkpoints.length > 0) {
-        state.checkpoints++
-        state.coveredUpTo = position
-      }
+      const keptHere = expected.get(position) ?? []
+      const judgements = [
+        ...(row.checkpoint ? [judge(row.checkpoint, link, true)] : []),
+        ...keptHere.map((checkpoint) => judge(checkpoint, link, false)),
+      ]
+      for (const { reason } of judgements) if (reason !== undefined) return { position, eventId, reason }
+      if (judgements.length > 0) state.checkpoints++
+      if (judgements.some(({ isSigned }) => isSigned)) state.coveredUpTo = position
+      state.unverified += judgements.filter(({ isSigned }) => !isSigned).length
       state.last = link
       return undefined
     },

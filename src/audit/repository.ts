@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { and, eq, gte, inArray, lt, type SQL, sql } from 'drizzle-orm'
+import { normalizeEmail } from '../case-folding.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor } from '../db/client.ts'
 import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
 import { auditEvents, auditPersonalData } from '../db/schema.ts'
@@ -58,15 +59,16 @@ export function createAuditRepository({ db }: Database, environmentId = DEFAULT_
           select * from jsonb_to_recordset(${JSON.stringify(events.map((event) => entryOf(event)))}::jsonb) as x
             (id uuid, action text, outcome text, "actorType" text, "actorId" text, "targetType" text, "targetId" text,
               "accountId" uuid, "requestId" text, details text, "personalCommitment" text, "subjectId" uuid,
-              salt text, personal text)),
+              salt text, personal text, "emailNormalized" text)),
         event as (
           insert into audit_events (id, environment_id, action, outcome, actor_type, actor_id, target_type, target_id,
             account_id, request_id, details, personal_commitment)
           select id, ${environmentId}, action, outcome, "actorType", "actorId", "targetType", "targetId", "accountId",
             "requestId", details::jsonb, "personalCommitment" from entries
           returning id)
-        insert into audit_personal_data (audit_event_id, subject_id, salt, data)
-        select id, "subjectId", salt, personal::jsonb from entries join event using (id) where personal is not null`)
+        insert into audit_personal_data (audit_event_id, subject_id, salt, data, email_normalized)
+        select id, "subjectId", salt, personal::jsonb, "emailNormalized" from entries join event using (id)
+        where personal is not null`)
     },
 
     /**
@@ -121,8 +123,8 @@ export function createAuditRepository({ db }: Database, environmentId = DEFAULT_
           ${entry.personalCommitment}, ${repeatKey})
         on conflict (repeat_key) do update set repeat_count = audit_events.repeat_count + 1
         returning id, repeat_count)
-      insert into audit_personal_data (audit_event_id, subject_id, salt, data)
-      select id, ${entry.subjectId}::uuid, ${entry.salt}, ${entry.personal}::jsonb
+      insert into audit_personal_data (audit_event_id, subject_id, salt, data, email_normalized)
+      select id, ${entry.subjectId}::uuid, ${entry.salt}, ${entry.personal}::jsonb, ${entry.emailNormalized}
       from event where ${entry.personal}::text is not null and repeat_count = 1`
   }
 }
@@ -153,6 +155,8 @@ export function entryOf(event: AuditEvent, outcome: AuditOutcome = 'success') {
   const all = personalOf(event)
   const personal = all && JSON.stringify(all)
   const salt = personal && randomBytes(16).toString('base64url')
+  const subjectId = target?.type === 'user' ? target.id : null
+  const email = all?.['email']
   return {
     id: newId(),
     action: event.action,
@@ -166,9 +170,11 @@ export function entryOf(event: AuditEvent, outcome: AuditOutcome = 'success') {
     details: JSON.stringify(detailsOf(event)),
     // To what can be read again: JSON leaves out what is undefined.
     personalCommitment: personal && salt ? commitmentTo(JSON.parse(personal), salt) : null,
-    subjectId: target?.type === 'user' ? target.id : null,
+    subjectId,
     salt: salt ?? null,
     personal: personal ?? null,
+    /** Of nobody who is known here: erasing whoever has the email finds it by this. */
+    emailNormalized: subjectId === null && typeof email === 'string' ? normalizeEmail(email) : null,
   }
 }
 

@@ -14,14 +14,16 @@ export type Verification = {
   removedUpTo: number
 }
 
-type Options = {
-  chain: ChainRepository
-  signer: CheckpointSigner
+export type VerifyOptions = {
   /** Checkpoints that were kept elsewhere. */
   kept?: readonly Checkpoint[]
   /** The first position to be looked at; it begins at the last checkpoint before it. */
   from?: number
+  /** Whether stored checkpoints may be signed with keys that are not at hand; see the walk. */
+  acceptsUnknownKeys?: boolean
 }
+
+type Options = VerifyOptions & { chain: ChainRepository; signer: CheckpointSigner }
 
 const PAGE = 1000
 const STRAY_PAGE = 5000
@@ -30,13 +32,23 @@ const STRAY_PAGE = 5000
  * Goes through the whole trail of a database that may be in use, page by page: every position, its event, what is
  * personal about it as long as it is there, checkpoints stored and kept, and events that are in no chain.
  */
-export async function verifyTrail({ chain, signer, kept = [], from = 1 }: Options): Promise<Verification> {
+export async function verifyTrail({
+  chain,
+  signer,
+  kept = [],
+  from = 1,
+  acceptsUnknownKeys = false,
+}: Options): Promise<Verification> {
   const removal = await removedBefore()
   if ('fault' in removal) return nothing(removal.fault)
   const start = await startOf(removal.link)
-  const walk = createChainWalk({ signer, kept, start })
+  const walk = createChainWalk({ signer, kept, acceptsUnknownKeys, start })
   const fault =
-    faultOfKept(removal.link) ?? (await walkThrough()) ?? (await faultOfEnd()) ?? (await faultOfRest())
+    faultOfKept(removal.link) ??
+    (await faultOfBeginning(removal.link)) ??
+    (await walkThrough()) ??
+    (await faultOfEnd()) ??
+    (await faultOfRest())
   return {
     ...(fault && { fault }),
     start,
@@ -50,7 +62,8 @@ export async function verifyTrail({ chain, signer, kept = [], from = 1 }: Option
     if (!left) return { link: { position: 0, hash: GENESIS } }
     const { removedUpTo } = left
     const anchor = await chain.findCheckpoint(removedUpTo)
-    if (!anchor || anchor.removedUpTo !== removedUpTo || signer.verify(anchor) !== 'valid') {
+    const signature = anchor?.removedUpTo === removedUpTo ? signer.verify(anchor) : 'wrong'
+    if (!anchor || signature === 'wrong' || (signature === 'unknown_key' && !acceptsUnknownKeys)) {
       return {
         fault: {
           position: removedUpTo,
@@ -79,6 +92,12 @@ export async function verifyTrail({ chain, signer, kept = [], from = 1 }: Option
         return { position, eventId: null, reason: 'the checkpoint that was kept of it says something else' }
     }
     return undefined
+  }
+
+  /** Retention removes positions and leaves its checkpoint in one transaction, so nothing ever lies before that. */
+  async function faultOfBeginning(removed: Link): Promise<Fault | undefined> {
+    const found = await chain.findUpTo(removed.position)
+    return found && { ...found, reason: 'it lies before the beginning of the chain: it was put in' }
   }
 
   async function walkThrough(): Promise<Fault | undefined> {
@@ -127,7 +146,7 @@ export async function verifyTrail({ chain, signer, kept = [], from = 1 }: Option
 
   function nothing(fault: Fault): Verification {
     const begin = { position: 0, hash: GENESIS }
-    const { state } = createChainWalk({ signer, kept, start: begin })
+    const { state } = createChainWalk({ signer, kept, acceptsUnknownKeys, start: begin })
     return { fault, start: begin, state, removedUpTo: fault.position }
   }
 }

@@ -5,7 +5,7 @@ import { fail } from '../errors.ts'
 import { identifiersOf } from '../factors/proofs.ts'
 import type { Caller } from '../principal.ts'
 import type { RolesService } from '../roles/service.ts'
-import { refuseTakeover } from '../users/protection.ts'
+import { refuseOneself, refuseTakeover, refuseTakeoverAcrossAccounts } from '../users/protection.ts'
 import type { UsersRepository } from '../users/repository.ts'
 import type { Throttle } from './throttle.ts'
 
@@ -25,13 +25,16 @@ export function createLocks({ database, users, roles, throttle, factorsThrottle,
     /**
      * Ends the waits and stops after wrong passwords and codes of a person. It makes guessing easier for a while, so that
      * it takes what editing the person takes.
-     * @throws AppError user_not_found, grant_exceeds_own, user_is_protected
+     * @throws AppError user_not_found, grant_exceeds_own, user_is_protected, user_belongs_to_other_accounts,
+     * not_for_oneself
      */
     async unlock(caller: Caller, userId: string): Promise<void> {
+      refuseOneself(caller, userId)
       const email = await transact(database.db, async (tx) => {
         const user = (await users.lockUser(userId, tx)) ?? fail('user_not_found')
         await refuseTakeover(caller, userId, users, tx)
         await roles.assertCoversPerson(caller, userId, tx)
+        await refuseTakeoverAcrossAccounts(caller, userId, 'postern.users:write', users, tx)
         await audit.append(
           {
             action: 'user.unlocked',

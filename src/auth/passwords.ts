@@ -12,6 +12,13 @@ import { argon2Fault, readForeignHash } from '../passwords/foreign-hashes.ts'
 const MAX_CODE_POINTS = 256
 const MAX_BYTES = 1024
 
+/** Nobody is let in who would have to wait longer for a hash, where no length of the queue is configured. */
+const LONGEST_WAIT_MS = 600
+/** What a hash is taken to need before the first was made. */
+const EXPECTED_HASH_MS = 30
+/** How much each hash counts in the mean of those before it. */
+const WEIGHT_OF_ONE = 0.1
+
 export type PasswordHasher = ReturnType<typeof createPasswordHasher>
 
 /** A place in the hashing pool, taken before any other work of a sign-in. It must be released. */
@@ -27,8 +34,13 @@ export type OwnerTraits = {
 
 type Parameters = Pick<
   Config['passwords'],
-  'minLength' | 'memoryKib' | 'timeCost' | 'parallelism' | 'concurrency' | 'queue'
-> & { minLengthWithMfa?: number; pepper?: string | undefined; previousPepper?: string | undefined }
+  'minLength' | 'memoryKib' | 'timeCost' | 'parallelism' | 'concurrency'
+> & {
+  queue?: number | undefined
+  minLengthWithMfa?: number
+  pepper?: string | undefined
+  previousPepper?: string | undefined
+}
 
 type Options = {
   blocklist?: Blocklist
@@ -37,13 +49,14 @@ type Options = {
 }
 
 /**
- * Hashes passwords with argon2id in a bounded pool: `concurrency` at a time, `queue` waiting; beyond that
- * everything is refused at once, so that a flood of sign-ins slows down nothing else.
+ * Hashes passwords with argon2id in a bounded pool: `concurrency` at a time, `queue` waiting (by default as many as have
+ * their turn within 0.6 s, at the speed of the last hashes); beyond that everything is refused at once, so that a flood
+ * of sign-ins slows down nothing else.
  * Parameters: OWASP Password Storage Cheat Sheet, argon2id m=19456 t=2 p=1 or stronger. With a pepper, it is the secret
  * key of the hash (RFC 9106 §3.1; SP 800-63B-4 §3.1.1.2), and its name stands before the PHC string.
  */
 export function createPasswordHasher(parameters: Parameters, { blocklist, warn = () => {} }: Options = {}) {
-  const { concurrency, queue, minLength, minLengthWithMfa = minLength } = parameters
+  const { concurrency, minLength, minLengthWithMfa = minLength } = parameters
   const options = {
     type: argon2.argon2id,
     memoryCost: parameters.memoryKib,
@@ -57,10 +70,12 @@ export function createPasswordHasher(parameters: Parameters, { blocklist, warn =
       return one ? [[one.id, one]] : []
     }),
   )
-  const keptForKnown = Math.ceil(queue / 2)
   let admitted = 0
+  let meanMs = EXPECTED_HASH_MS
   let running = 0
   const waiting: (() => void)[] = []
+
+  const longestQueue = (): number => parameters.queue ?? Math.floor((LONGEST_WAIT_MS * concurrency) / meanMs)
 
   /**
    * A place in the pool or its queue.
@@ -68,7 +83,8 @@ export function createPasswordHasher(parameters: Parameters, { blocklist, warn =
    * @throws AppError sign_in_busy when it is full
    */
   function admit(isKnown = false): HashTicket {
-    if (admitted >= concurrency + queue + (isKnown ? keptForKnown : 0))
+    const queue = longestQueue()
+    if (admitted >= concurrency + queue + (isKnown ? Math.ceil(queue / 2) : 0))
       throw new AppError('sign_in_busy', { retryAfterSeconds: 1 })
     admitted++
     let isHeld = true
@@ -83,9 +99,11 @@ export function createPasswordHasher(parameters: Parameters, { blocklist, warn =
   async function run<T>(work: () => Promise<T>): Promise<T> {
     if (running >= concurrency) await new Promise<void>((resolve) => waiting.push(resolve))
     else running++
+    const began = performance.now()
     try {
       return await work()
     } finally {
+      meanMs += WEIGHT_OF_ONE * (performance.now() - began - meanMs)
       const next = waiting.shift()
       if (next) next()
       else running--
@@ -140,10 +158,15 @@ export function createPasswordHasher(parameters: Parameters, { blocklist, warn =
       const stored = hash ?? like ?? (await hashOfDecoy())
       const read = readStored(stored)
       if (typeof read !== 'string') {
-        const matches = await run(async () => await read(password))
-        return matches && hash !== undefined
-      }
-      if (hash !== undefined) warn({ reason: read }, 'a stored password hash cannot be verified')
+        try {
+          const matches = await run(async () => await read(password))
+          return matches && hash !== undefined
+        } catch (error) {
+          // Ours can always be verified, unless something else is wrong.
+          if (partsOf(stored).phc !== undefined) throw error
+          warn({ err: error }, 'a stored password hash cannot be verified')
+        }
+      } else if (hash !== undefined) warn({ reason: read }, 'a stored password hash cannot be verified')
       const instead = await hashOfDecoy()
       await run(async () => await argon2.verify(partsOf(instead).phc ?? '', prepare(password)))
       return false

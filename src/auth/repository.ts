@@ -144,7 +144,7 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
      * Counts one attempt under each key, unless a wait lasts for one of them or the email is stopped. One statement;
      * concurrent attempts queue on the rows and see each other's counts.
      * @param owner by email or id: whose new password ends a stop
-     * @param stopAfter failures in a row that stop an email; null: none do
+     * @param stopAfter failures in a row that stop an email; null: none do, and they are not counted
      */
     async countAttempt(
       { near, email, address }: AttemptKeys,
@@ -264,7 +264,7 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
     },
 
     /** Removes counters that decide nothing any more. Returns how many rows went. */
-    async prune(): Promise<number> {
+    async prune(signal?: AbortSignal): Promise<number> {
       const { lastAttemptAt, kind, consecutive, blockedUntil } = loginAttempts
       return await prune(
         db,
@@ -277,6 +277,7 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
             when 'device' then ${lastAttemptAt} < now() - interval '400 days'
             else true end`,
         ),
+        signal,
       )
     },
   }
@@ -323,7 +324,7 @@ const IS_STOPPED = `(a.kind = 'email' and a.consecutive >= $8::int and not exist
   select from users join user_credentials c on c.user_id = users.id
   where users.environment_id = $9::uuid and users.deleted_at is null
     and (users.email_normalized = $10::text or users.id = $11::uuid)
-    and c.credentials_changed_at > a.last_attempt_at))`
+    and c.password_changed_at > a.last_attempt_at))`
 const IS_HELD_UP = `(coalesce(a.blocked_until > now(), false) or coalesce(${IS_STOPPED}, false))`
 
 /** The first wait begins with the failure that reaches the limit; each further one doubles it, up to an hour. */
@@ -340,11 +341,12 @@ const COUNT_ATTEMPT = `
     from login_attempts a join given using (kind, key_hash)),
   counted as (
     insert into login_attempts as a (kind, key_hash, failures, consecutive, blocked_until)
-    select kind, key_hash, 1, 1, ${blockedUntil('1', 'max_failures')} from given
+    select kind, key_hash, 1, case when $8 is null then 0 else 1 end, ${blockedUntil('1', 'max_failures')} from given
     where (select until is null and not is_stopped from waits)
     on conflict (kind, key_hash) do update set
       failures = case when ${IS_HELD_UP} then a.failures else ${NEXT_FAILURES} end,
-      consecutive = case when ${IS_HELD_UP} then a.consecutive when a.consecutive >= $8 then 1 else a.consecutive + 1 end,
+      consecutive = case when ${IS_HELD_UP} then a.consecutive when $8 is null then 0
+        when a.consecutive >= $8 then 1 else a.consecutive + 1 end,
       blocked_until = case when ${IS_HELD_UP} then a.blocked_until else ${blockedUntil(
         NEXT_FAILURES,
         `(case a.kind when 'email_and_address' then $2 when 'email' then $4 else $6 end)`,
@@ -359,15 +361,16 @@ const COUNT_ATTEMPT = `
     (select is_stopped from waits)
       or exists (select from counted where not is_admitted and coalesce(blocked_until <= now(), true)) as is_stopped`
 
-// The email is written first, as everywhere: the two never wait in a ring. A stop stays a stop.
+const FAILURES_OF_DEVICE = `select failures from login_attempts where kind = 'device' and key_hash = $1::text`
+
+// The email is written first, as everywhere: the two never wait in a ring. The device is looked at again under that lock,
+// so that an attempt counts for both or for none. A stop stays a stop.
 const COUNT_DEVICE_ATTEMPT = `
-  with device as materialized (
-    select coalesce((select failures from login_attempts where kind = 'device' and key_hash = $1), 0) < $2::int
-      as is_known),
-  email as (
+  with email as (
     insert into login_attempts as a (kind, key_hash, failures, consecutive)
-    select 'email', $3, 0, 1 from device where is_known
+    select 'email', $3, 0, 1 where coalesce((${FAILURES_OF_DEVICE}), 0) < $2::int
     on conflict (kind, key_hash) do update set consecutive = a.consecutive + 1
+      where coalesce((${FAILURES_OF_DEVICE} for update), 0) < $2
     returning kind)
   insert into login_attempts as a (kind, key_hash, failures)
   select 'device', $1::text, 1 from email

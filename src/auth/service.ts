@@ -62,7 +62,7 @@ export function createAuthService(dependencies: Dependencies) {
           const person = await verifyPerson(email, input.password, ticket)
           return await signIn.complete(person, ['pwd'], input, attempt)
         },
-        input.deviceToken,
+        { deviceToken: input.deviceToken },
       )
     } finally {
       ticket.release()
@@ -117,7 +117,7 @@ export function createAuthService(dependencies: Dependencies) {
       await attempt.succeed()
       return stored
     }
-    return await throttle.attempt(ownPassword(userId), address, work, undefined, userId)
+    return await throttle.attempt(ownPassword(userId), address, work, { ownerId: userId })
   }
 
   return {

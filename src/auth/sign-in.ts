@@ -188,7 +188,7 @@ export function createSignIn({
       attempt?: Attempt,
     ): Promise<SignedIn> {
       if (!person.isActive) throw new AppError('invalid_credentials')
-      await verificationGate(person, input)
+      verificationGate(person, input)
       const account = await chooseAccount(person, input.account)
       if (hasSecondFactor(person) && !isMultiFactor(methods)) {
         await attempt?.succeed()

@@ -13,6 +13,16 @@ export type Attempt = {
   succeed(): Promise<void>
 }
 
+/** What is known of an attempt besides who is meant, and from where. */
+type AttemptTraits = {
+  /** What an earlier sign-in on the device has left; anything else in it counts for nothing. */
+  deviceToken?: string | undefined
+  /** Whose new password ends a stop, where the identifier is not an email. */
+  ownerId?: string
+  /** False of a secret that has too many bits to be guessed: failures lead to waits, but never to a stop. */
+  isGuessable?: boolean
+}
+
 export type Throttle = ReturnType<typeof createThrottle>
 
 type Limits = Config['throttle'] & { registrationsPerAddressAndHour: number }
@@ -21,10 +31,7 @@ type Dependencies = {
   vault: Vault
   limits: Limits
   clock: Clock
-  /**
-   * Who is counted, apart from everybody else: the failures of machines must not keep people out. What machines know
-   * cannot be guessed, so that there is no number of failures after which it is taken no more.
-   */
+  /** Who is counted, apart from everybody else: the failures of machines must not keep people out. */
   realm?: 'clients' | 'second-factors'
 }
 
@@ -49,7 +56,6 @@ const STOPPED_RETRY_SECONDS = 3600
 export function createThrottle({ attempts, vault, limits, clock, realm }: Dependencies) {
   const inRealm = (text: string): string => (realm === undefined ? text : `${realm}|${text}`)
   const mac = (text: string): string => vault.mac('identifiers', inRealm(text))
-  const stopAfter = realm === 'clients' ? null : MAX_CONSECUTIVE_FAILURES
   // Attempts under way count as failures until they succeed. One fewer than the limit at a time, so that a burst
   // of right passwords (a job that signs in in parallel) is served one after the other, not refused.
   const turns = createTurns(Math.max(1, limits.maxFailures - 1))
@@ -94,13 +100,13 @@ export function createThrottle({ attempts, vault, limits, clock, realm }: Depend
   async function countUnknown(
     identifier: string,
     keys: AttemptKeys,
-    ownerId: string | undefined,
+    { ownerId, isGuessable = true }: AttemptTraits,
   ): Promise<void> {
     const { waitSeconds, isStopped } = await attempts.countAttempt(
       keys,
       ownerId === undefined ? { email: identifier } : { id: ownerId },
       limits.backoffSeconds,
-      stopAfter,
+      isGuessable ? MAX_CONSECUTIVE_FAILURES : null,
     )
     if (isStopped)
       throw new AppError('too_many_requests', {
@@ -115,27 +121,32 @@ export function createThrottle({ attempts, vault, limits, clock, realm }: Depend
     identifier: string,
     address: string,
     device: string | undefined,
-    ownerId: string | undefined,
+    traits: AttemptTraits,
   ): Promise<AttemptKeys> {
     if (device !== undefined) {
       const ofDevice = keysOfDevice(identifier, device)
       if (await attempts.countDeviceAttempt(ofDevice)) return ofDevice
     }
     const keys = keysOf(identifier, address)
-    await countUnknown(identifier, keys, ownerId)
+    await countUnknown(identifier, keys, traits)
     return keys
   }
 
+  const countWithin = async (
+    kind: CountKind,
+    key: string,
+    limit: number,
+    windowSeconds: number,
+  ): Promise<number> => await attempts.countWithin(kind, mac(`${kind}|${key}`), limit, windowSeconds)
+
   async function count(kind: CountKind, key: string, limit: number, windowSeconds: number): Promise<void> {
-    const waitSeconds = await attempts.countWithin(kind, mac(`${kind}|${key}`), limit, windowSeconds)
+    const waitSeconds = await countWithin(kind, key, limit, windowSeconds)
     if (waitSeconds > 0) throw new AppError('too_many_requests', { retryAfterSeconds: waitSeconds })
   }
 
   return {
     /**
      * Counts an attempt to sign in as a failure, and runs `work`, which takes it back with `succeed`.
-     * @param deviceToken what an earlier sign-in on the device has left; anything else in it counts for nothing
-     * @param ownerId whose new password ends a stop, where the identifier is not an email
      * @throws AppError too_many_requests while a wait lasts, and after too many failures in a row; the same for known
      * and unknown identifiers
      */
@@ -143,12 +154,11 @@ export function createThrottle({ attempts, vault, limits, clock, realm }: Depend
       identifier: string,
       address: string,
       work: (attempt: Attempt) => Promise<T>,
-      deviceToken?: string,
-      ownerId?: string,
+      traits: AttemptTraits = {},
     ): Promise<T> {
-      const device = knownDevice(identifier, deviceToken)
+      const device = knownDevice(identifier, traits.deviceToken)
       return await turns(`${identifier}|${device ?? address}`, async () => {
-        const keys = await admit(identifier, address, device, ownerId)
+        const keys = await admit(identifier, address, device, traits)
         return await work({ keys, succeed: async () => await attempts.forgiveAttempt(keys) })
       })
     },
@@ -181,6 +191,10 @@ export function createThrottle({ attempts, vault, limits, clock, realm }: Depend
      */
     count,
 
+    /** The same, where it is no fault to be beyond the limit: whether the thing may be done. */
+    isWithin: async (kind: CountKind, key: string, limit: number, windowSeconds: number): Promise<boolean> =>
+      (await countWithin(kind, key, limit, windowSeconds)) === 0,
+
     /** Begins a count anew, as after a right code. */
     async forget(kind: CountKind, key: string): Promise<void> {
       await attempts.forgetCount(kind, mac(`${kind}|${key}`))
@@ -206,8 +220,6 @@ export type CountKind =
   | 'email_verification'
   | 'email_change'
   | 'magic_link'
-  | 'mail_link'
-  | 'mfa'
   | 'passkey'
   | 'invitation'
   | 'account'

@@ -1,9 +1,7 @@
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
-import Type, { type Static } from 'typebox'
-import Value from 'typebox/value'
 import type { Fault, WalkState } from '../audit/chain-walk.ts'
-import { verifyFile } from '../audit/export.ts'
+import { parseCheckpoint, verifyFile } from '../audit/export.ts'
 import { presentCheckpoint } from '../audit/schemas.ts'
 import { type Checkpoint, createCheckpointSigner } from '../audit/signing.ts'
 import { loadConfig } from '../config.ts'
@@ -31,23 +29,35 @@ export const auditVerify = defineCommand({
     from: { value: 'POSITION', description: 'Begin at the last checkpoint before this position; default: 1' },
     file: { value: 'FILE', description: 'An export, in place of the database; - is standard input' },
     partial: { description: 'With --file: the export was filtered, so that positions are left out' },
+    'unknown-keys': {
+      description: 'Checkpoints in the database that were signed with a key that is not at hand are no fault',
+    },
   },
   examples: [
     'postern audit verify',
     'postern audit verify --checkpoint checkpoints.jsonl',
     'postern audit verify --file audit.jsonl --checkpoint checkpoints.jsonl',
   ],
-  async run({ checkpoint, from, file, partial = false }) {
+  async run({ checkpoint, from, file, partial = false, 'unknown-keys': acceptsUnknownKeys = false }) {
     if (partial && file === undefined) throw new UsageError('--partial goes with --file')
     if (from !== undefined && file !== undefined) throw new UsageError('--from and --file exclude each other')
+    if (acceptsUnknownKeys && file !== undefined)
+      throw new UsageError('--unknown-keys and --file exclude each other')
     const position = from === undefined ? undefined : positionOf(from)
     const kept = checkpoint === undefined ? [] : await readCheckpoints(checkpoint)
     if (file !== undefined) {
       const signer = await signerAtHand()
       if (!signer)
         report('There is no key at hand (AUDIT_HMAC_KEY, SECRET_KEY): signatures are not verified.')
-      const { fault, state } = await verifyFile(file, { signer, kept, isPartial: partial })
+      const { fault, state, removedUpTo, beginsAt } = await verifyFile(file, {
+        signer,
+        kept,
+        isPartial: partial,
+      })
       conclude(fault, state)
+      if (removedUpTo > 0) print(`Positions up to ${removedUpTo} were removed by retention.`)
+      if (beginsAt !== undefined)
+        report(`The file begins at position ${beginsAt}: nothing in it says what was before.`)
       if (kept.length === 0)
         report('No checkpoint was given: whoever wrote the whole file anew is not found out.')
       return
@@ -55,6 +65,7 @@ export const auditVerify = defineCommand({
     await withSetUpServices(async ({ auditChain }) => {
       const verification = await auditChain.verify({
         kept,
+        acceptsUnknownKeys,
         ...(position !== undefined && { from: position }),
       })
       const { fault, state, removedUpTo, start } = verification
@@ -85,7 +96,8 @@ export const auditExport = defineCommand({
   path: 'audit export',
   summary: 'Print every sealed event of all environments as lines of JSON',
   details: [
-    'In the order of the chain, so that "postern audit verify --file" can verify it without the database.',
+    'In the order of the chain, so that "postern audit verify --file" can verify it without the database. If retention has',
+    'removed the beginning, the first line is the signed checkpoint that it has left there.',
   ],
   flags: {},
   examples: ['postern audit export > audit.jsonl'],
@@ -122,14 +134,6 @@ function positionOf(text: string): number {
   return position
 }
 
-const StoredCheckpoint = Type.Object({
-  position: Type.Integer({ minimum: 0 }),
-  hash: Type.String(),
-  removed_up_to: Type.Integer({ minimum: 0 }),
-  created_at: Type.String(),
-  signature: Type.String(),
-})
-
 async function readCheckpoints(path: string): Promise<Checkpoint[]> {
   const text = await readFile(path, 'utf8').catch((error: Error) => {
     throw new StartupError(`Cannot read ${path}: ${error.message}.`, { cause: error })
@@ -140,11 +144,9 @@ async function readCheckpoints(path: string): Promise<Checkpoint[]> {
       .split('\n')
       .filter((line) => line.trim() !== '')
       .map(parsed)
-  const checkpoints = [entries]
-    .flat()
-    .filter((entry) => Value.Check(StoredCheckpoint, entry))
-    .map(toCheckpoint)
-  if (checkpoints.length === 0 || checkpoints.length < [entries].flat().length)
+  const all = [entries].flat()
+  const checkpoints = all.flatMap((entry) => parseCheckpoint(entry) ?? [])
+  if (checkpoints.length === 0 || checkpoints.length < all.length)
     throw new StartupError(`${path} holds something else than checkpoints, or nothing.`)
   return checkpoints
 }
@@ -156,14 +158,6 @@ function parsed(text: string): unknown {
     return undefined
   }
 }
-
-const toCheckpoint = (entry: Static<typeof StoredCheckpoint>): Checkpoint => ({
-  position: entry.position,
-  hash: entry.hash,
-  removedUpTo: entry.removed_up_to,
-  createdAt: new Date(entry.created_at),
-  signature: entry.signature,
-})
 
 /** What verifies signatures, as far as this machine has keys; it needs no database. */
 async function signerAtHand() {

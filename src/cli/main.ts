@@ -17,6 +17,7 @@ const GROUPS: Readonly<Record<string, () => Promise<readonly Command[]>>> = {
     const { createApiKey, listApiKeys, revokeApiKey } = await import('./api-keys.ts')
     return [createApiKey, listApiKeys, revokeApiKey]
   },
+  sessions: async () => [(await import('./sessions.ts')).endSessions],
   keys: async () => {
     const { listKeys, rotateKeys } = await import('./keys.ts')
     return [listKeys, rotateKeys]

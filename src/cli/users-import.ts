@@ -3,7 +3,13 @@ import { access, constants, stat } from 'node:fs/promises'
 import { extname } from 'node:path'
 import { StartupError } from '../errors.ts'
 import { createProgressBar, print, report } from '../terminal.ts'
-import { CONFLICT_RULES, type ImportProgress, NOTHING_DONE, type Refusal } from '../user-import/progress.ts'
+import {
+  CONFLICT_RULES,
+  type ImportProgress,
+  NOTHING_DONE,
+  newImportRun,
+  type Refusal,
+} from '../user-import/progress.ts'
 import { IMPORT_FIELDS, ImportedUserSchema, readPeople } from '../user-import/records.ts'
 import { openRefusals, readResumeFile, writeResumeFile } from '../user-import/resume.ts'
 import { type ColumnNames, readCsv, readJsonLines } from '../user-import/source.ts'
@@ -57,28 +63,39 @@ export const importUsers = defineCommand({
     const bytes = file === '-' ? undefined : await sizeOf(file)
 
     await withSetUpServices(async ({ userImport }) => {
-      const from = resume === undefined ? NOTHING_DONE : await readResumeFile(resume, bytes)
+      const { run, from } =
+        resume === undefined
+          ? { run: newImportRun(), from: NOTHING_DONE }
+          : await readResumeFile(resume, bytes)
+      const note = async (progress: ImportProgress): Promise<void> => {
+        if (resume !== undefined) await writeResumeFile(resume, bytes, { run, from: progress })
+      }
       const write = flags.report === undefined ? undefined : await openRefusals(flags.report, from)
       const told: Refusal[] = []
       const input = file === '-' ? process.stdin : createReadStream(file)
       const source = (format === 'csv' ? readCsv : readJsonLines)(input, columns)
       const bar = createProgressBar()
       try {
-        const done = await userImport.run(readPeople(source, faultFinder(ImportedUserSchema)), {
-          onConflict,
-          isDryRun,
-          createsAccounts,
-          from,
-          async onRefused(refusals) {
-            told.push(...refusals.slice(0, MOST_TOLD - told.length))
-            await write?.(refusals)
+        const people = readPeople(source, faultFinder(ImportedUserSchema))
+        const done = await userImport.run(
+          before(people, async () => await note(from)),
+          {
+            run,
+            onConflict,
+            isDryRun,
+            createsAccounts,
+            from,
+            async onRefused(refusals) {
+              told.push(...refusals.slice(0, MOST_TOLD - told.length))
+              await write?.(refusals)
+            },
+            async onProgress(progress) {
+              await note(progress)
+              const share = bytes && input instanceof ReadStream ? input.bytesRead / bytes : undefined
+              bar.show(share, `line ${progress.line.toLocaleString('en')}`)
+            },
           },
-          async onProgress(progress) {
-            if (resume !== undefined) await writeResumeFile(resume, bytes, progress)
-            const share = bytes && input instanceof ReadStream ? input.bytesRead / bytes : undefined
-            bar.show(share, `line ${progress.line.toLocaleString('en')}`)
-          },
-        })
+        )
         bar.end()
         for (const { line, reason } of told) report(`Line ${line} ${reason}.`)
         printSummary(done, isDryRun, told.length)
@@ -89,6 +106,16 @@ export const importUsers = defineCommand({
     })
   },
 })
+
+/** The same, `work` being done when the first is there. */
+async function* before<T>(source: AsyncIterable<T>, work: () => Promise<void>): AsyncGenerator<T> {
+  let isFirst = true
+  for await (const one of source) {
+    if (isFirst) await work()
+    isFirst = false
+    yield one
+  }
+}
 
 /** How many refusals are told where nobody asked for a report. */
 const MOST_TOLD = 10

@@ -1,7 +1,7 @@
 import type { Claims } from './claims.ts'
 import { hasScope } from './claims.ts'
 import type { ProofOfPossession } from './dpop.ts'
-import { type NeededAuthentication, PosternError } from './errors.ts'
+import { type NeededAuthentication, PosternError, type Scheme } from './errors.ts'
 import type { Verifier } from './verifier.ts'
 
 /** The parts of a request that say who sends it. */
@@ -44,8 +44,26 @@ export function claimsOf(verifier: Verifier, credentials: Credentials): Claims |
     method,
     url: url(),
   }
-  return verifier.verifyNow(token, possession)
+  try {
+    const claims = verifier.verifyNow(token, possession)
+    return claims instanceof Promise ? claims.catch(refuseInDpop) : claims
+  } catch (error) {
+    return refuseInDpop(error)
+  }
 }
+
+/** Whoever came with a proof is answered in its scheme (RFC 9449 §7.1). */
+function refuseInDpop(error: unknown): never {
+  if (!(error instanceof PosternError)) throw error
+  throw new PosternError(error.code, error.message, { cause: error, scheme: 'DPoP' })
+}
+
+/** The scheme in which the token of these claims can only have come. */
+const schemeOf = ({ cnf }: Claims): Scheme => (cnf?.jkt === undefined ? 'Bearer' : 'DPoP')
+
+/** What was thrown, as an error: frameworks take what is none, such as `undefined`, for leave to go on. */
+export const errorOf = (thrown: unknown): Error =>
+  thrown instanceof Error ? thrown : new Error('The check of the token has failed', { cause: thrown })
 
 /**
  * Makes sure that the person of the token has authenticated as is needed, however long the token lives (RFC 9470). The
@@ -62,7 +80,10 @@ export function assertAuthentication(
   const isRecent =
     maxAgeSeconds === undefined || (claims.auth_time !== undefined && now - claims.auth_time <= maxAgeSeconds)
   if (isStrong && isRecent) return
-  throw new PosternError('insufficient_authentication', 'Authenticate again', { needed })
+  throw new PosternError('insufficient_authentication', 'Authenticate again', {
+    needed,
+    scheme: schemeOf(claims),
+  })
 }
 
 /**
@@ -74,8 +95,6 @@ export function assertScope(claims: Claims, scope: string, account?: string | nu
   throw new PosternError(
     'insufficient_scope',
     `The token lacks the scope ${scope}${account === undefined ? '' : ' here'}`,
-    {
-      scope,
-    },
+    { scope, scheme: schemeOf(claims) },
   )
 }

@@ -1,5 +1,6 @@
 import { isObject } from './compact.ts'
 import { PosternError } from './errors.ts'
+import { within } from './within.ts'
 
 /** Who wants to do what to which: as Permit's SDKs ask it. */
 export type Question = {
@@ -47,14 +48,16 @@ export function createPosternClient(options: DecisionOptions) {
   }
 
   async function request(questions: readonly string[]): Promise<boolean[]> {
-    const response = await fetch(`${url}/allowed/bulk`, {
-      method: 'POST',
-      headers: { authorization: `Bearer ${apiKey}`, 'content-type': 'application/json' },
-      body: `[${questions.join(',')}]`,
-      redirect: 'error',
-      signal: AbortSignal.timeout(timeoutMs),
+    const { response, answer } = await within(timeoutMs, async (signal) => {
+      const response = await fetch(`${url}/allowed/bulk`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${apiKey}`, 'content-type': 'application/json' },
+        body: `[${questions.join(',')}]`,
+        redirect: 'error',
+        signal,
+      })
+      return { response, answer: (await response.json()) as unknown }
     })
-    const answer: unknown = await response.json()
     const list = isObject(answer) ? answer['allow'] : undefined
     if (!response.ok || !Array.isArray(list) || list.length !== questions.length)
       throw new Error(`Postern answered ${response.status}`)

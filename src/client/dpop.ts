@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto'
 import { isObject, readCompact } from './compact.ts'
-import { PosternError } from './errors.ts'
+import { PosternError, type Scheme } from './errors.ts'
 import { ALGORITHMS, isSignedBy, type Jwk, keyOfJwk } from './keys.ts'
 
 /** What a token that is bound to a key came with (RFC 9449 §7). */
 export type ProofOfPossession = {
   /** The scheme of the Authorization header. */
-  scheme: 'Bearer' | 'DPoP'
+  scheme: Scheme
   /** The DPoP header; `undefined` when there is none, or more than one. */
   proof: string | undefined
   method: string

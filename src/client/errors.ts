@@ -1,3 +1,5 @@
+import { ALGORITHMS } from './keys.ts'
+
 /**
  * Why a request is not let in. Whoever wants to act on one compares `error.code`; messages may change.
  *
@@ -47,56 +49,68 @@ export type NeededAuthentication = {
   maxAgeSeconds?: number
 }
 
+/** How a token comes: as RFC 6750 has it, or bound to a key (RFC 9449). */
+export type Scheme = 'Bearer' | 'DPoP'
+
+/** What a challenge says: which scope or authentication was missing, and the scheme that the token came in. */
+type Challenged = { scope?: string; needed?: NeededAuthentication; scheme?: Scheme }
+
 /** A refusal. 401 and 403 are the caller's fault; 503 is not: nothing is known against the token. */
 export class PosternError extends Error {
   readonly code: ErrorCode
   /** The HTTP status to answer with. Fastify and Express find it by these names. */
   readonly statusCode: number
   readonly status: number
-  /** Headers to answer with: the challenge of RFC 6750 §3, or Retry-After. */
+  /** Headers to answer with: the challenge of RFC 6750 §3 or RFC 9449 §7.1, or Retry-After. */
   readonly headers: Record<string, string>
   /** The scope that was missing. */
   readonly scope: string | undefined
 
-  constructor(
-    code: ErrorCode,
-    message: string,
-    options: { cause?: unknown; scope?: string; needed?: NeededAuthentication } = {},
-  ) {
+  constructor(code: ErrorCode, message: string, options: Challenged & { cause?: unknown } = {}) {
     super(message, 'cause' in options ? { cause: options.cause } : undefined)
     this.name = 'PosternError'
     this.code = code
     this.statusCode = STATUS[code]
     this.status = this.statusCode
     this.scope = options.scope
-    this.headers = headersOf(code, options.scope, options.needed)
+    this.headers = headersOf(code, options)
   }
 }
 
-/** RFC 6750 §3 wants one parameter at least. */
-const CHALLENGE = 'Bearer realm="api"'
+/** What a challenge begins with: RFC 6750 §3 wants one parameter at least. */
+const CHALLENGES: Record<Scheme, string> = {
+  Bearer: 'Bearer realm="api"',
+  DPoP: `DPoP realm="api", algs="${ALGORITHMS.join(' ')}"`,
+}
 
 function headersOf(
   code: ErrorCode,
-  scope: string | undefined,
-  needed: NeededAuthentication = {},
+  { scope, needed = {}, scheme = 'Bearer' }: Challenged,
 ): Record<string, string> {
-  const status = STATUS[code]
-  if (status === 503) return { 'retry-after': '1' }
-  // Without a token the challenge names no error: the client may simply not have known (RFC 6750 §3.1).
-  if (code === 'token_missing') return { 'www-authenticate': CHALLENGE }
-  if (code === 'proof_invalid') return { 'www-authenticate': 'DPoP realm="api", error="invalid_dpop_proof"' }
-  if (code === 'insufficient_authentication') {
-    const { acr, maxAgeSeconds } = needed
-    const parameters = [
-      'error="insufficient_user_authentication"',
-      ...(acr === undefined ? [] : [`acr_values="${acr}"`]),
-      ...(maxAgeSeconds === undefined ? [] : [`max_age="${maxAgeSeconds}"`]),
-    ]
-    return { 'www-authenticate': [CHALLENGE, ...parameters].join(', ') }
-  }
-  if (code !== 'insufficient_scope') return { 'www-authenticate': `${CHALLENGE}, error="invalid_token"` }
-  return {
-    'www-authenticate': `${CHALLENGE}, error="insufficient_scope"${scope === undefined ? '' : `, scope="${scope}"`}`,
+  if (STATUS[code] === 503) return { 'retry-after': '1' }
+  // A proof is asked for in its own scheme, whatever the token came as.
+  const challenge = CHALLENGES[code === 'proof_invalid' ? 'DPoP' : scheme]
+  return { 'www-authenticate': [challenge, ...parametersOf(code, scope, needed)].join(', ') }
+}
+
+function parametersOf(code: ErrorCode, scope: string | undefined, needed: NeededAuthentication): string[] {
+  switch (code) {
+    // Without a token the challenge names no error: the client may simply not have known (RFC 6750 §3.1).
+    case 'token_missing':
+      return []
+    case 'proof_invalid':
+      return ['error="invalid_dpop_proof"']
+    case 'insufficient_authentication': {
+      const { acr, maxAgeSeconds } = needed
+      return [
+        'error="insufficient_user_authentication"',
+        ...(acr === undefined ? [] : [`acr_values="${acr}"`]),
+        ...(maxAgeSeconds === undefined ? [] : [`max_age="${maxAgeSeconds}"`]),
+      ]
+    }
+    case 'insufficient_scope':
+      return ['error="insufficient_scope"', ...(scope === undefined ? [] : [`scope="${scope}"`])]
+    default:
+      return ['error="invalid_token"']
   }
 }

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-import { assertAuthentication, assertScope, claimsOf } from './authorization.ts'
+import { assertAuthentication, assertScope, claimsOf, errorOf } from './authorization.ts'
 import type { Claims } from './claims.ts'
 import type { NeededAuthentication } from './errors.ts'
 import type { Verifier } from './verifier.ts'
@@ -36,24 +36,35 @@ export function createGuards<Request extends GuardedRequest = GuardedRequest>(
   const baseOf = ({ protocol = 'http', headers }: Request): string =>
     publicUrl ?? `${protocol}://${headers.host}`
 
+  /** Of requests that a guard has verified. A second guard must not ask for a second proof, and trusts nobody else. */
+  const verified = new WeakMap<Request, Claims>()
+
+  async function authenticate(request: Request): Promise<Claims> {
+    const known = verified.get(request)
+    if (known) return known
+    const { headers, method = 'GET', originalUrl, url } = request
+    const claims = await claimsOf(verifier, {
+      authorization: headers.authorization,
+      dpop: headers['dpop'],
+      method,
+      url: () => `${baseOf(request)}${originalUrl ?? url ?? '/'}`,
+    })
+    verified.set(request, claims)
+    return claims
+  }
+
   const guard =
     (check: (claims: Claims, request: Request) => void | Promise<void>): Middleware<Request> =>
     (request, _response, next) => {
       const admit = async (): Promise<void> => {
-        const { headers, method = 'GET', originalUrl, url } = request
-        const claims = await claimsOf(verifier, {
-          authorization: headers.authorization,
-          dpop: headers['dpop'],
-          method,
-          url: () => `${baseOf(request)}${originalUrl ?? url ?? '/'}`,
-        })
+        const claims = await authenticate(request)
         request.auth = claims
         await check(claims, request)
       }
       // `next` stays out of the chain: what it throws is not a refusal.
       admit().then(
         () => next(),
-        (error: unknown) => next(error),
+        (error: unknown) => next(errorOf(error)),
       )
     }
 

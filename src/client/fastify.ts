@@ -1,7 +1,7 @@
 import type { FastifyPluginAsync, FastifyRequest, onRequestHookHandler, preHandlerHookHandler } from 'fastify'
-import { assertAuthentication, assertScope, claimsOf } from './authorization.ts'
+import { assertAuthentication, assertScope, claimsOf, errorOf } from './authorization.ts'
 import type { Claims } from './claims.ts'
-import { type NeededAuthentication, PosternError } from './errors.ts'
+import type { NeededAuthentication } from './errors.ts'
 import { createVerifier, type Verifier, type VerifierOptions } from './verifier.ts'
 
 export type PosternPluginOptions = (VerifierOptions | { verifier: Verifier }) & {
@@ -42,8 +42,12 @@ const plugin: FastifyPluginAsync<PosternPluginOptions> = async (app, options) =>
   const urlOf = ({ protocol, host, url }: FastifyRequest): string =>
     `${publicUrl ?? `${protocol}://${host}`}${url}`
 
+  /** Of requests that a guard has verified. A second guard must not ask for a second proof, and trusts nobody else. */
+  const verified = new WeakMap<FastifyRequest, Claims>()
+
   function authenticate(request: FastifyRequest): Claims | Promise<Claims> {
-    if (request.auth) return request.auth
+    const known = verified.get(request)
+    if (known) return known
     const { headers, method } = request
     return claimsOf(verifier, {
       authorization: headers.authorization,
@@ -53,28 +57,34 @@ const plugin: FastifyPluginAsync<PosternPluginOptions> = async (app, options) =>
     })
   }
 
+  type Check = (claims: Claims, request: FastifyRequest) => void | Promise<void>
+
+  function admit(request: FastifyRequest, claims: Claims, check: Check): void | Promise<void> {
+    verified.set(request, claims)
+    request.auth = claims
+    return check(claims, request)
+  }
+
   /** Runs `check` on the claims, without a promise where none is needed: most tokens have been seen before. */
   const guard =
-    (check: (claims: Claims, request: FastifyRequest) => void | Promise<void>): preHandlerHookHandler =>
+    (check: Check): preHandlerHookHandler =>
     (request, _reply, done) => {
+      let checked: void | Promise<void>
       try {
         const claims = authenticate(request)
-        if (!(claims instanceof Promise)) {
-          request.auth = claims
-          const checked = check(claims, request)
-          if (checked === undefined) return done()
-          checked.then(() => done(), done)
-          return
-        }
-        claims
-          .then((found) => {
-            request.auth = found
-            return check(found, request)
-          })
-          .then(() => done(), done)
+        checked =
+          claims instanceof Promise
+            ? claims.then((found) => admit(request, found, check))
+            : admit(request, claims, check)
       } catch (error) {
-        done(error instanceof Error ? error : new PosternError('token_malformed', 'The token cannot be read'))
+        return done(errorOf(error))
       }
+      // `done` stays out of what is caught: what it throws is not a refusal.
+      if (checked === undefined) return done()
+      checked.then(
+        () => done(),
+        (error: unknown) => done(errorOf(error)),
+      )
     }
 
   app.decorateRequest('auth', null)

@@ -1,5 +1,6 @@
 import { isObject } from './compact.ts'
 import type { Revocation, RevocationStore } from './revocations.ts'
+import { within } from './within.ts'
 
 /** What the service presents to read the feed: one of an API key, a token, or a client's id and secret. */
 export type Credentials =
@@ -58,35 +59,54 @@ export function followFeed({ url, store, onError, ...credentials }: Dependencies
     if (id !== undefined) lastId = id
   }
 
+  async function open(signal: AbortSignal): Promise<Response> {
+    return await fetch(url, {
+      headers: {
+        accept: 'text/event-stream',
+        authorization: `Bearer ${await bearer.get(signal)}`,
+        ...(lastId !== undefined && { 'last-event-id': lastId }),
+      },
+      redirect: 'error',
+      signal,
+    })
+  }
+
   async function connect(): Promise<void> {
-    const connection = new AbortController()
-    const signal = AbortSignal.any([closing.signal, connection.signal])
-    let watchdog = setTimeout(() => connection.abort(), CONNECT_TIMEOUT_MS).unref()
+    const response = await within(CONNECT_TIMEOUT_MS, open, closing.signal)
+    if (response.status === 401) bearer.forget()
+    const type = response.headers.get('content-type') ?? ''
+    if (!response.ok || !type.startsWith('text/event-stream') || !response.body) {
+      await response.body?.cancel()
+      throw new Error(`${url} answered ${response.status} ${type}`)
+    }
+    await readAll(response.body.getReader())
+  }
+
+  /** Reads until the stream ends, falls silent or this is closed: cancelled, because the signal may not reach it. */
+  async function readAll(body: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+    const events = createEventReader(take)
+    let isSilent = false
+    const end = (): void => void body.cancel().catch(() => {})
+    const endSilence = (): void => {
+      isSilent = true
+      end()
+    }
+    let watchdog = setTimeout(endSilence, CONNECT_TIMEOUT_MS).unref()
+    closing.signal.addEventListener('abort', end)
+    if (closing.signal.aborted) end()
     try {
-      const response = await fetch(url, {
-        headers: {
-          accept: 'text/event-stream',
-          authorization: `Bearer ${await bearer.get(signal)}`,
-          ...(lastId !== undefined && { 'last-event-id': lastId }),
-        },
-        redirect: 'error',
-        signal,
-      })
-      if (response.status === 401) bearer.forget()
-      const type = response.headers.get('content-type') ?? ''
-      if (!response.ok || !type.startsWith('text/event-stream') || !response.body) {
-        await response.body?.cancel()
-        throw new Error(`${url} answered ${response.status} ${type}`)
-      }
-      const reader = createEventReader(take)
-      for await (const chunk of response.body) {
+      for (;;) {
+        const { done, value } = await body.read()
+        if (done) break
         clearTimeout(watchdog)
-        watchdog = setTimeout(() => connection.abort(), SILENCE_MS).unref()
-        reader.push(chunk)
+        watchdog = setTimeout(endSilence, SILENCE_MS).unref()
+        events.push(value)
       }
+      if (isSilent) throw new Error(`${url} has fallen silent`)
     } finally {
       clearTimeout(watchdog)
-      connection.abort()
+      closing.signal.removeEventListener('abort', end)
+      end()
     }
   }
 
@@ -201,6 +221,7 @@ function bearerOf(credentials: Credentials) {
 const formEncoded = (text: string): string => new URLSearchParams({ '': text }).toString().slice(1)
 
 async function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return
   await new Promise<void>((resolve) => {
     const done = (): void => {
       clearTimeout(timer)

@@ -1,6 +1,7 @@
 import { isObject } from './compact.ts'
 import { PosternError } from './errors.ts'
 import { type Algorithm, keyOfJwk, type VerificationKey } from './keys.ts'
+import { within } from './within.ts'
 
 export type JwksOptions = {
   uri: string
@@ -41,16 +42,18 @@ export function createKeySet({ uri, algorithms, cooldownSeconds, maxStaleSeconds
     timer = setTimeout(() => void load().catch(() => {}), milliseconds).unref()
   }
 
+  async function download(signal: AbortSignal): Promise<{ response: Response; text: string }> {
+    const headers = { accept: 'application/jwk-set+json, application/json' }
+    const response = await fetch(uri, { headers, redirect: 'error', signal })
+    if (!response.ok) throw new Error(`${uri} answered ${response.status}`)
+    return { response, text: await textOf(response) }
+  }
+
   async function read(): Promise<void> {
     askedAt = performance.now()
     try {
-      const response = await fetch(uri, {
-        headers: { accept: 'application/jwk-set+json, application/json' },
-        redirect: 'error',
-        signal: AbortSignal.any([closing.signal, AbortSignal.timeout(TIMEOUT_MS)]),
-      })
-      if (!response.ok) throw new Error(`${uri} answered ${response.status}`)
-      keys = keysOf(JSON.parse(await textOf(response)), algorithms)
+      const { response, text } = await within(TIMEOUT_MS, download, closing.signal)
+      keys = keysOf(JSON.parse(text), algorithms)
       generation++
       readAt = askedAt
       failures = 0
@@ -74,6 +77,9 @@ export function createKeySet({ uri, algorithms, cooldownSeconds, maxStaleSeconds
   const isUsable = (): boolean => performance.now() - readAt <= maxStaleSeconds * 1000
 
   return {
+    /** Whether the last good answer is recent enough for its keys to be used. */
+    isUsable,
+
     /** The key, when it is at hand. No wait, no request. */
     known: (kid: string): VerificationKey | undefined => (isUsable() ? keys?.get(kid) : undefined),
 

@@ -35,7 +35,7 @@ export type VerifierOptions = {
   algorithms?: readonly Algorithm[]
   /** Larger tokens are refused unread. Default: 8192. */
   maxTokenBytes?: number
-  /** Verified tokens that are remembered. Default: 10,000. */
+  /** Verified tokens that are remembered; up to twice as many are held. Default: 10,000. */
   cachedTokens?: number
   /** Most revocations that are held, about 50 bytes each. Beyond, knowledge becomes stale. Default: 2,000,000. */
   maxRevocations?: number
@@ -134,8 +134,9 @@ export function createVerifier(options: VerifierOptions) {
     return false
   }
 
-  /** A key that is no longer published verifies nothing, whatever it has verified before. */
+  /** A key that is no longer published, or was last seen too long ago, verifies nothing that it has verified before. */
   function isKeyGone(verified: Verified): boolean {
+    if (!keys.isUsable()) return true
     const generation = keys.generation()
     if (verified.keyGeneration === generation) return false
     const published = keys.known(verified.kid)

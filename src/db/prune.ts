@@ -7,9 +7,16 @@ const AT_ONCE = 5000
 /**
  * Removes the rows that pass, some thousand in a statement, so that none takes long and none holds many rows. A row that
  * somebody changes meanwhile stays until the next time. Returns how many went.
+ * @throws the reason of `signal` between two statements, when it is aborted
  */
-export async function prune(db: Db, table: PgTable, condition: SQL | undefined): Promise<number> {
+export async function prune(
+  db: Db,
+  table: PgTable,
+  condition: SQL | undefined,
+  signal?: AbortSignal,
+): Promise<number> {
   for (let all = 0; ; ) {
+    signal?.throwIfAborted()
     const some = db.select({ ctid: sql`ctid` }).from(table).where(condition).limit(AT_ONCE)
     const { rowCount } = await db.delete(table).where(sql`ctid = any(array(${some}))`)
     all += rowCount ?? 0

@@ -217,7 +217,10 @@ export const userCredentials = pgTable(
     passwordHash: text(),
     mustChange: boolean().notNull().default(false),
     emailVerifiedAt: timestamptz(),
+    /** When anything changed that the person signs in with: password or factors. */
     credentialsChangedAt: createdAt(),
+    /** When the password was replaced or removed, but not when its hash was made anew. */
+    passwordChangedAt: createdAt(),
   },
   (t) => [
     foreignKey({
@@ -934,7 +937,7 @@ export const sessions = pgTable(
   },
   (t) => [
     index('sessions_user_id_idx').on(t.userId, t.id),
-    index('sessions_expires_at_idx').on(t.expiresAt),
+    index('sessions_end_idx').on(sql`least(expires_at, idle_expires_at, ended_at)`),
     index('sessions_account_id_idx').on(t.accountId).where(sql`ended_at is null`),
     foreignKey({
       name: 'sessions_user_id_fkey',
@@ -1129,7 +1132,10 @@ export const auditEvents = pgTable(
   ],
 )
 
-/** The erasable side of the audit trail. `salt` opens the commitment in `audit_events`. */
+/**
+ * The erasable side of the audit trail. `salt` opens the commitment in `audit_events`. `emailNormalized` is outside of
+ * it: the email of somebody who is no user, to be found when a user with that email is erased.
+ */
 export const auditPersonalData = pgTable(
   'audit_personal_data',
   {
@@ -1139,10 +1145,11 @@ export const auditPersonalData = pgTable(
     subjectId: uuid(),
     salt: text().notNull(),
     data: jsonb().$type<Json>().notNull(),
+    emailNormalized: text(),
   },
   (t) => [
     index('audit_personal_data_subject_id_idx').on(t.subjectId),
-    index('audit_personal_data_email_idx').on(sql`lower(data ->> 'email')`).where(sql`subject_id is null`),
+    index('audit_personal_data_email_idx').on(t.emailNormalized).where(sql`subject_id is null`),
   ],
 )
 
@@ -1344,7 +1351,10 @@ export const auditChain = pgTable(
     hash: text().notNull(),
     sealedAt: createdAt(),
   },
-  (t) => [unique('audit_chain_audit_event_id_key').on(t.auditEventId)],
+  (t) => [
+    unique('audit_chain_audit_event_id_key').on(t.auditEventId),
+    check('audit_chain_position_check', sql`${t.position} > 0`),
+  ],
 )
 
 /** Where the chain was at a time, signed with a key that is not in the database. */
@@ -1378,6 +1388,11 @@ export const webhooks = pgTable(
     previousSecretExpiresAt: timestamptz(),
     isActive: boolean().notNull().default(true),
     disabledReason: text(),
+    /** How many tries have failed since one succeeded, and since when. */
+    failures: integer().notNull().default(0),
+    failingSince: timestamptz(),
+    /** Nothing is sent to it before. */
+    pausedUntil: timestamptz(),
     revision: integer().notNull().default(1),
     createdAt: createdAt(),
     updatedAt: createdAt(),
@@ -1415,11 +1430,14 @@ export const webhookDeliveries = pgTable(
     deliveredAt: timestamptz(),
   },
   (t) => [
-    index('webhook_deliveries_due_idx').on(t.nextAttemptAt).where(sql`status = 'pending'`),
+    index('webhook_deliveries_due_idx')
+      .on(t.webhookId, t.nextAttemptAt, t.sequence)
+      .where(sql`status = 'pending'`),
     index('webhook_deliveries_subject_idx')
       .on(t.webhookId, t.subject, t.sequence)
       .where(sql`status = 'pending'`),
     index('webhook_deliveries_list_idx').on(t.webhookId, t.sequence),
+    index('webhook_deliveries_failed_idx').on(t.webhookId).where(sql`status = 'failed'`),
     index('webhook_deliveries_created_at_idx').on(t.createdAt),
     check('webhook_deliveries_status_check', isIn(t.status, ['pending', 'delivered', 'failed'])),
   ],

@@ -1,6 +1,8 @@
-import { and, asc, eq, gt, isNotNull, isNull, lt, type SQL, sql } from 'drizzle-orm'
+import { and, asc, eq, gt, inArray, isNotNull, isNull, lt, ne, type SQL, sql } from 'drizzle-orm'
+import { normalizeEmail } from '../case-folding.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Tx } from '../db/client.ts'
 import { auditEvents, auditPersonalData, users } from '../db/schema.ts'
+import { readSetting, writeSetting } from '../db/settings.ts'
 import { LOWEST_ID } from '../ids.ts'
 import { namingConflicts } from '../users/repository.ts'
 
@@ -75,18 +77,33 @@ export function createErasureRepository(
         .offset(skip)
     },
 
-    /** Makes somebody who was deleted be there again. @throws AppError email_taken, user_key_taken */
-    async restoreUser(id: string, tx: Tx): Promise<void> {
+    /**
+     * Makes somebody who was deleted be there again, without their membership of accounts that were deleted meanwhile and
+     * the roles held through it; returns those accounts.
+     * @throws AppError email_taken, user_key_taken
+     */
+    async restoreUser(id: string, tx: Tx): Promise<string[]> {
+      const { rows } = await tx.execute<{ account_id: string }>(sql`
+        delete from account_members m using accounts a
+        where m.user_id = ${id} and a.id = m.account_id and a.deleted_at is not null returning m.account_id`)
+      const gone = rows.map((row) => row.account_id)
       await namingConflicts(() =>
         tx
           .update(users)
-          .set({ deletedAt: null, revision: sql`${users.revision} + 1`, updatedAt: sql`now()` })
+          .set({
+            deletedAt: null,
+            accountId: sql`case when ${users.accountId} = any(${sql.param(gone)}::uuid[]) then null
+              else ${users.accountId} end`,
+            revision: sql`${users.revision} + 1`,
+            updatedAt: sql`now()`,
+          })
           .where(eq(users.id, id)),
       )
+      return gone
     },
 
     /** Removes all that is known of somebody; what is left of the record is the id. */
-    async eraseUser({ id, key, email, emailNormalized }: AnyUser, tx: Tx): Promise<void> {
+    async eraseUser({ id, key, email }: AnyUser, tx: Tx): Promise<void> {
       const remove = async (statement: SQL): Promise<number> => (await tx.execute(statement)).rowCount ?? 0
       const removeAll = async (statement: SQL): Promise<void> => {
         while ((await remove(sql`${statement} limit ${AT_ONCE})`)) === AT_ONCE);
@@ -94,10 +111,10 @@ export function createErasureRepository(
       const instances = instancesOf(key, id)
 
       // The trail itself stays, and with it the order of its chain.
-      const emails = await emailsOf(id, email, tx)
+      const emails = sql`any(${sql.param(await emailsOf(id, email, tx))}::text[])`
       await removeAll(sql`delete from audit_personal_data where audit_event_id in (
-        select audit_event_id from audit_personal_data
-        where subject_id is null and lower(data ->> 'email') = any(${sql.param(emails)}::text[])`)
+        select p.audit_event_id from audit_personal_data p join audit_events e on e.id = p.audit_event_id
+        where p.subject_id is null and p.email_normalized = ${emails} and e.environment_id = ${environmentId}`)
       await removeAll(sql`delete from audit_personal_data where audit_event_id in (
         select audit_event_id from audit_personal_data where subject_id = ${id}`)
       await removePersonalDataOfActor(id, tx)
@@ -109,9 +126,9 @@ export function createErasureRepository(
 
       await remove(sql`delete from resource_instances where id in (${instances})`)
       await remove(sql`delete from account_invitations where environment_id = ${environmentId}
-        and (accepted_by_user_id = ${id} or email_normalized = ${emailNormalized})`)
+        and (accepted_by_user_id = ${id} or email_normalized = ${emails})`)
       await remove(sql`delete from user_invites where environment_id = ${environmentId}
-        and (email_normalized = ${emailNormalized} or key = ${key})`)
+        and (email_normalized = ${emails} or key = ${key})`)
       for (const table of OWN_TABLES) await remove(sql`delete from ${sql.raw(table)} where user_id = ${id}`)
       await tx
         .update(users)
@@ -137,15 +154,22 @@ export function createErasureRepository(
     },
 
     /**
-     * Removes, in all environments, what was written about somebody while they were erased: a refused sign-in, a session
-     * that opens nothing.
+     * Removes, in all environments, what was written about somebody, or by them, while they were erased: a refused
+     * sign-in, a session that opens nothing. That is looked for as long as a request may have been under way, and from
+     * where the last time ended, however long ago that is.
      */
     async sweep(): Promise<void> {
-      const erased = sql`select id from users where erased_at > now() - interval '1 day'`
+      const { rows } = await db.execute<{ now: string }>(sql`select now()::text as now`)
+      const last = (await readSetting(db, SWEPT)) ?? '-infinity'
+      const erased = sql`select id from users where erased_at > ${last}::timestamptz - interval '1 day'`
       await db.execute(sql`delete from audit_personal_data p using audit_events e
         where e.id = p.audit_event_id and e.action <> 'user.erased' and p.subject_id in (${erased})`)
+      await db.execute(sql`delete from audit_personal_data p using audit_events e, users u
+        where u.id in (${erased}) and e.environment_id = u.environment_id and e.actor_id = u.id::text
+          and e.actor_type = 'user' and p.audit_event_id = e.id`)
       for (const table of OWN_TABLES)
         await db.execute(sql`delete from ${sql.raw(table)} where user_id in (${erased})`)
+      for (const { now } of rows) await writeSetting(db, SWEPT, now)
     },
 
     /** What is stored about somebody, but for what may be very much: see `readDecisions` and `readEvents`. */
@@ -220,13 +244,24 @@ export function createErasureRepository(
     },
   }
 
-  /** The address of now and those of before, in lower case, as far as the trail has them. */
+  /**
+   * The address of now and those of before, normalized, as far as the trail has them: not what was only asked for, which
+   * may be anybody's, nor what somebody else has by now.
+   */
   async function emailsOf(id: string, email: string | null, tx: Tx): Promise<string[]> {
     const { rows } = await tx.execute<{ email: string }>(sql`
-      select distinct lower(e.value) as email from audit_personal_data p, jsonb_each_text(p.data) e
-      where p.subject_id = ${id} and e.key in ('email', 'email_before', 'email_after') and e.value is not null
-      union select lower(${email}::text) where ${email}::text is not null`)
-    return rows.map((row) => row.email)
+      select distinct x.value as email from audit_personal_data p join audit_events e on e.id = p.audit_event_id,
+        jsonb_each_text(p.data) x
+      where p.subject_id = ${id} and x.value is not null and (x.key in ('email', 'email_before')
+        or x.key = 'email_after' and e.action <> 'user.email_change_requested')
+      union select ${email}::text where ${email}::text is not null`)
+    const emails = [...new Set(rows.map((row) => normalizeEmail(row.email)))]
+    const others = await tx
+      .select({ email: users.emailNormalized })
+      .from(users)
+      .where(and(isOurs, inArray(users.emailNormalized, emails), ne(users.id, id), isNull(users.deletedAt)))
+    const taken = new Set(others.map((other) => other.email))
+    return emails.filter((one) => !taken.has(one))
   }
 
   /** Instances that stand for the person, by key or id. */
@@ -262,6 +297,8 @@ export function createErasureRepository(
 }
 
 const AT_ONCE = 10_000
+/** The setting that says up to when what came after erasures was removed. */
+const SWEPT = 'erasures_swept_until'
 
 /** What is a person's own; roles go before the memberships that they are held through. */
 const OWN_TABLES = [

@@ -5,7 +5,7 @@ import { LOWEST_ID } from '../ids.ts'
 import type { Caller, UserPrincipal } from '../principal.ts'
 import type { RolesService } from '../roles/service.ts'
 import type { SessionsRepository } from '../sessions/repository.ts'
-import { refuseTakeover } from '../users/protection.ts'
+import { refuseTakeover, refuseTakeoverAcrossAccounts } from '../users/protection.ts'
 import type { UserRow, UsersRepository } from '../users/repository.ts'
 import type { UsersService } from '../users/service.ts'
 import type { AnyUser, ErasureRepository } from './repository.ts'
@@ -111,19 +111,22 @@ export function createErasureService(dependencies: Dependencies) {
 
     /**
      * Removes at once and for good what is known of somebody, deleted before or not. Does nothing for who is erased.
-     * @throws AppError user_not_found, grant_exceeds_own, user_is_protected, last_super_admin
+     * @throws AppError user_not_found, grant_exceeds_own, user_is_protected, user_belongs_to_other_accounts,
+     * last_super_admin
      */
     async eraseUser(caller: Caller, id: string): Promise<void> {
       await transact(db, async (tx) => {
         const user = await lockFor(caller, id, tx)
         if (user.erasedAt !== null) return
+        await refuseTakeoverAcrossAccounts(caller, id, 'postern.users:delete', users, tx)
         await eraseLocked(caller, user, tx)
         if (user.deletedAt === null) await roles.assertSuperAdminStays(tx)
       })
     },
 
     /**
-     * Undoes a deletion, with the roles and the account that the person had. They sign in anew.
+     * Undoes a deletion, with the roles and accounts that the person had, but for accounts that were deleted meanwhile:
+     * whose home was one of these has none. They sign in anew.
      * @throws AppError user_not_found, grant_exceeds_own, user_is_protected, user_not_deleted, email_taken, user_key_taken
      */
     async restoreUser(caller: Caller, id: string): Promise<UserRow> {
@@ -131,9 +134,15 @@ export function createErasureService(dependencies: Dependencies) {
         const user = await lockFor(caller, id, tx)
         if (user.erasedAt !== null) throw new AppError('user_not_found')
         if (user.deletedAt === null) throw new AppError('user_not_deleted')
-        await erasure.restoreUser(id, tx)
+        const left = await erasure.restoreUser(id, tx)
         await audit.append(
-          { action: 'user.restored', caller, target: { type: 'user', id }, accountId: user.accountId },
+          {
+            action: 'user.restored',
+            caller,
+            target: { type: 'user', id },
+            accountId: user.accountId,
+            ...(left.length > 0 && { details: { deleted_account_ids: left } }),
+          },
           tx,
         )
         return (await users.findUser(id, tx)) ?? fail('user_not_found')

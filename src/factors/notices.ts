@@ -9,6 +9,8 @@ const SENTENCES = {
   passkey_added: 'A passkey was added.',
   passkey_removed: 'A passkey was removed.',
   password_removed: 'The password was removed. You sign in with passkeys only.',
+  unproven_password_removed:
+    'The password was removed, because it was set before you had shown that this address is yours. To have one, set a new one by "forgotten password".',
   recovery_codes_replaced: 'The recovery codes were replaced.',
   recovery_code_used: 'A recovery code was used.',
   factors_reset: 'An administrator has removed every second factor.',

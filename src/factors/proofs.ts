@@ -105,6 +105,9 @@ export function createProofs({
 export const identifierOf = (proof: Proof, userId: string): string =>
   `${'code' in proof ? 'totp' : 'recoveryCode' in proof ? 'recovery_code' : 'passkey'}|${userId}`
 
+/** Of a code there are a million; recovery codes and signatures nobody guesses. */
+export const isGuessable = (proof: Proof): boolean => 'code' in proof
+
 /** Each of these of a person. */
 export const identifiersOf = (userId: string): string[] =>
   ['totp', 'recovery_code', 'passkey', 'totp_enrolment'].map((kind) => `${kind}|${userId}`)

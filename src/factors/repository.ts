@@ -136,6 +136,11 @@ export function createFactorsRepository({ db }: Database, environmentId = DEFAUL
       return used.length === 1
     },
 
+    async isEmailVerified(userId: string, ex: Executor = db): Promise<boolean> {
+      const isVerified = and(eq(userCredentials.userId, userId), isNotNull(userCredentials.emailVerifiedAt))
+      return (await ex.$count(userCredentials, isVerified)) > 0
+    },
+
     /** Whether an account that the person belongs to demands two factors. */
     async isRequiredByAnAccount(userId: string, ex: Executor = db): Promise<boolean> {
       const { rows } = await ex.execute(sql`

@@ -2,7 +2,7 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { forbidCaching } from '../auth/oauth-errors.ts'
 import { presentToken, TokenSchema } from '../auth/schemas.ts'
 import { fail } from '../errors.ts'
-import { callerOf, personOf } from '../http/authenticate.ts'
+import { callerOf, personOf, themselves } from '../http/authenticate.ts'
 import { NoContent, problem, ref, UserIdParams } from '../http/schemas.ts'
 import { createSignInAnswers } from '../http/signed-in.ts'
 import type { Services } from '../services.ts'
@@ -111,7 +111,7 @@ export function factorsRoutes({
           response: { 200: ref(FactorsSchema) },
         },
       },
-      async (request) => presentFactors(await factors.getFactors(personOf(request).principal.userId)),
+      async (request) => presentFactors(await factors.getFactors(themselves(request).userId)),
     )
 
     app.post(
@@ -225,7 +225,9 @@ export function factorsRoutes({
           response: {
             204: NoContent,
             404: problem('No such user'),
-            409: problem('A machine asks about somebody who can sign in'),
+            409: problem(
+              'A machine asks about somebody who can sign in, or the user belongs to other accounts',
+            ),
           },
         },
       },

@@ -8,12 +8,12 @@ import {
   type SignInContext,
   type SignInOutcome,
 } from '../auth/sign-in.ts'
-import type { Throttle } from '../auth/throttle.ts'
+import type { Attempt, Throttle } from '../auth/throttle.ts'
 import type { Clock } from '../clock.ts'
 import { AppError, fail, type ProblemCode } from '../errors.ts'
 import { isPossessionShown } from '../passkeys/assertions.ts'
 import type { Challenge, ChallengesRepository } from './challenges-repository.ts'
-import { identifierOf, type Proof, type Proofs } from './proofs.ts'
+import { identifierOf, isGuessable, type Proof, type Proofs } from './proofs.ts'
 
 /** The second step of a sign-in. What it is for was said in the first one. */
 export type SecondStep = Omit<SignInContext, 'scope' | 'account'> & { mfaToken: string; proof: Proof }
@@ -46,7 +46,7 @@ export function createSecondStep(dependencies: Dependencies) {
 
   async function verify(userId: string, { mfaToken, proof, ...context }: SecondStep): Promise<SignedIn> {
     const tokenHash = hashOfChallenge(mfaToken)
-    return await throttle.attempt(identifierOf(proof, userId), context.address, async (attempt) => {
+    const work = async (attempt: Attempt): Promise<SignedIn> => {
       const challenge =
         (await challenges.countAttempt('mfa', tokenHash, MOST_ATTEMPTS)) ?? fail('invalid_mfa_token')
       const asked = readChallenge(challenge)
@@ -69,7 +69,9 @@ export function createSecondStep(dependencies: Dependencies) {
         { ...context, scope: scope ?? undefined, account: account ?? undefined },
         attempt,
       )
-    })
+    }
+    const identifier = identifierOf(proof, userId)
+    return await throttle.attempt(identifier, context.address, work, { isGuessable: isGuessable(proof) })
   }
 
   /** As refusals of the first step: repeats by one person within a minute share a row, and so do those of an address. */

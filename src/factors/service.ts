@@ -4,19 +4,19 @@ import { isMultiFactor, type MfaRule, needsSecondFactorSomewhere } from '../auth
 import type { AuthRepository } from '../auth/repository.ts'
 import type { AuthService } from '../auth/service.ts'
 import type { AuthenticationMethod } from '../auth/sign-in.ts'
-import type { Throttle } from '../auth/throttle.ts'
+import type { Attempt, Throttle } from '../auth/throttle.ts'
 import { type Database, type Executor, type Tx, transact } from '../db/client.ts'
 import { AppError, fail } from '../errors.ts'
 import type { Caller, UserPrincipal } from '../principal.ts'
 import type { RolesService } from '../roles/service.ts'
 import type { SessionsRepository } from '../sessions/repository.ts'
 import type { SessionsService } from '../sessions/service.ts'
-import { refuseTakeover } from '../users/protection.ts'
+import { refuseOneself, refuseTakeover, refuseTakeoverAcrossAccounts } from '../users/protection.ts'
 import type { UserRow, UsersRepository } from '../users/repository.ts'
 import type { Vault } from '../vault.ts'
 import type { ChallengesRepository } from './challenges-repository.ts'
 import type { TellOfFactor } from './notices.ts'
-import { identifierOf, identifiersOf, type Proof, type Proofs } from './proofs.ts'
+import { identifierOf, identifiersOf, isGuessable, type Proof, type Proofs } from './proofs.ts'
 import { hashOfRecoveryCode, newRecoveryCode, RECOVERY_CODES } from './recovery-codes.ts'
 import type { FactorsRepository, FactorsRow } from './repository.ts'
 import { newTotpSecret, otpauthUrl } from './totp.ts'
@@ -49,6 +49,8 @@ type Dependencies = {
   audit: AuditRepository
   vault: Vault
   tell: TellOfFactor
+  /** Whether people can be asked to confirm their address. */
+  mailsLinks: boolean
   mfaRule: MfaRule
   /** The name of the service in authenticator apps. */
   issuerName: string
@@ -61,8 +63,17 @@ const SHOWN: Record<FactorKind, AuthenticationMethod[]> = { totp: ['otp', 'mfa']
 /** Second factors: enrolling and removing them, the codes that stand in for them, and showing them again. */
 export function createFactorsService(dependencies: Dependencies) {
   const { database, factors, challenges, proofs, attempts, auth, throttle, users, roles } = dependencies
-  const { sessions, sessionsService, audit, vault, tell, mfaRule, issuerName, stepUpMaxAgeSeconds } =
-    dependencies
+  const {
+    sessions,
+    sessionsService,
+    audit,
+    vault,
+    tell,
+    mailsLinks,
+    mfaRule,
+    issuerName,
+    stepUpMaxAgeSeconds,
+  } = dependencies
   const { db } = database
 
   const lockUser = async (userId: string, tx: Tx): Promise<UserRow> =>
@@ -102,13 +113,25 @@ export function createFactorsService(dependencies: Dependencies) {
     },
 
     /**
+     * Refuses a further factor for whoever has not shown that the email is theirs, where mails are sent: it would outlive
+     * the password that the owner of the address sets.
+     * @throws AppError email_not_verified
+     */
+    async assertMayEnrol({ id, email }: Pick<UserRow, 'id' | 'email'>, ex?: Executor): Promise<void> {
+      if (mailsLinks && email !== null && !(await factors.isEmailVerified(id, ex)))
+        throw new AppError('email_not_verified')
+    },
+
+    /**
      * Begins to enrol an authenticator app, which counts after its first code. One that counts goes on until then.
+     * @throws AppError email_not_verified
      * @returns the secret in Base32, and the same as a URL for a QR code; neither is ever shown again
      */
     async beginTotp({ userId }: UserPrincipal): Promise<{ secret: string; otpauthUrl: string }> {
       const secret = newTotpSecret()
       const user = await transact(db, async (tx) => {
         const locked = await lockUser(userId, tx)
+        await this.assertMayEnrol(locked, tx)
         await factors.replacePendingTotp(userId, vault.seal('totp', secret), tx)
         return locked
       })
@@ -119,7 +142,7 @@ export function createFactorsService(dependencies: Dependencies) {
      * Has the authenticator app count that shows this code. Every other session of the person ends; this one has shown
      * two factors from now on.
      * @returns recovery codes when it is the first second factor
-     * @throws AppError factor_not_found, invalid_code, too_many_requests
+     * @throws AppError email_not_verified, factor_not_found, invalid_code, too_many_requests
      */
     async confirmTotp(
       caller: Caller,
@@ -129,6 +152,7 @@ export function createFactorsService(dependencies: Dependencies) {
       return await throttle.attempt(`totp_enrolment|${userId}`, caller.address ?? '', async (attempt) => {
         const codes = await transact(db, async (tx) => {
           const user = await lockUser(userId, tx)
+          await this.assertMayEnrol(user, tx)
           const pending = (await factors.findPendingTotp(userId, tx)) ?? fail('factor_not_found')
           await factors.confirmTotp(userId, pending, proofs.stepOf(pending, code), tx)
           await record(caller, user, 'totp.enrolled', tx)
@@ -212,13 +236,16 @@ export function createFactorsService(dependencies: Dependencies) {
     /**
      * An administrator removes every second factor of somebody who has lost them; all sessions of the person end.
      * Whoever must have one enrols it at the next sign-in.
-     * @throws AppError user_not_found, grant_exceeds_own, user_is_protected
+     * @throws AppError user_not_found, grant_exceeds_own, user_is_protected, user_belongs_to_other_accounts,
+     * not_for_oneself
      */
     async resetFactors(caller: Caller, userId: string): Promise<void> {
+      refuseOneself(caller, userId)
       await transact(db, async (tx) => {
         const user = await lockUser(userId, tx)
         await refuseTakeover(caller, userId, users, tx)
         await roles.assertCoversPerson(caller, userId, tx)
+        await refuseTakeoverAcrossAccounts(caller, userId, 'postern.users:write', users, tx)
         await factors.deleteTotp(userId, tx)
         await factors.deletePasskeys(userId, tx)
         await factors.replaceRecoveryCodes(userId, [], tx)
@@ -268,11 +295,15 @@ export function createFactorsService(dependencies: Dependencies) {
       proof: Proof,
     ): Promise<AuthenticationMethod[]> {
       const question = { kind: 'passkey_step_up' as const, userId, sessionId }
-      return await throttle.attempt(identifierOf(proof, userId), caller.address ?? '', async (attempt) => {
+      const work = async (attempt: Attempt): Promise<AuthenticationMethod[]> => {
         const methods = await proofs.verify(caller, proof, question)
         await attempt.succeed()
         // The session has begun with another factor.
         return [...methods, 'mfa']
+      }
+      const identifier = identifierOf(proof, userId)
+      return await throttle.attempt(identifier, caller.address ?? '', work, {
+        isGuessable: isGuessable(proof),
       })
     },
 
@@ -281,15 +312,15 @@ export function createFactorsService(dependencies: Dependencies) {
      * they have one (RFC 9470). Machines have nothing to show again, and pass.
      * @throws AppError reauthentication_required
      */
-    async assertRecentAuthentication({ userId, sessionId }: UserPrincipal): Promise<void> {
-      const shown = await sessions.findAuthentication(sessionId)
+    async assertRecentAuthentication({ userId, sessionId }: UserPrincipal, ex?: Executor): Promise<void> {
+      const shown = await sessions.findAuthentication(sessionId, ex)
       const isRecent = shown !== undefined && shown.ageSeconds <= stepUpMaxAgeSeconds
-      if (isRecent && (isMultiFactor(shown.amr) || !(await this.hasSecondFactor(userId)))) return
+      if (isRecent && (isMultiFactor(shown.amr) || !(await this.hasSecondFactor(userId, ex)))) return
       throw new AppError('reauthentication_required', { maxAgeSeconds: stepUpMaxAgeSeconds })
     },
 
-    async hasSecondFactor(userId: string): Promise<boolean> {
-      const { totp, passkeys } = await factors.findFactors(userId)
+    async hasSecondFactor(userId: string, ex?: Executor): Promise<boolean> {
+      const { totp, passkeys } = await factors.findFactors(userId, ex)
       return totp !== undefined || passkeys > 0
     },
 

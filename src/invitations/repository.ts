@@ -3,7 +3,7 @@ import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../d
 import { isUniqueViolation } from '../db/errors.ts'
 import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
 import { prune } from '../db/prune.ts'
-import { accountInvitations, accounts, roles, userCredentials } from '../db/schema.ts'
+import { accountInvitations, accounts, roles } from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 
 /** What has become of an invitation; `expired` is a pending one whose time is over. */
@@ -200,14 +200,6 @@ export function createInvitationsRepository({ db }: Database, environmentId = DE
 
     async countPending(accountId: string, tx: Tx): Promise<number> {
       return await tx.$count(accountInvitations, and(eq(accountInvitations.accountId, accountId), isOpen))
-    },
-
-    /** Notes that the person has shown to read what is sent to their email. */
-    async verifyEmail(userId: string, tx: Tx): Promise<void> {
-      await tx
-        .update(userCredentials)
-        .set({ emailVerifiedAt: sql`coalesce(${userCredentials.emailVerifiedAt}, now())` })
-        .where(eq(userCredentials.userId, userId))
     },
 
     /** Removes what has been decided or has expired a while ago. Returns how many rows went. */

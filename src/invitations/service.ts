@@ -4,7 +4,7 @@ import type { AnonymousCaller, AuditAction } from '../audit/events.ts'
 import type { AuditRepository } from '../audit/repository.ts'
 import type { PasswordHasher } from '../auth/passwords.ts'
 import type { Throttle } from '../auth/throttle.ts'
-import { normalizeEmail } from '../case-folding.ts'
+import { isSameMailbox, normalizeEmail } from '../case-folding.ts'
 import { type Database, type Tx, transact } from '../db/client.ts'
 import type { Page, PageRequest } from '../db/paging.ts'
 import { AppError, fail } from '../errors.ts'
@@ -25,9 +25,15 @@ export type NewPerson = { password: string | undefined; fullName: string | undef
 /** Who has accepted, and what came of it. */
 export type Acceptance = { invitation: InvitationRow; userId: string; isNewUser: boolean }
 
-/** Mails to one address, and from one account: an account must not become a way to send mail to strangers. */
-const MAILS_PER_ADDRESS_AND_DAY = 10
+/**
+ * Mails from one account, and to one address from one account and from all: an account must not become a way to send mail
+ * to strangers, nor to use up what others may send.
+ */
 const MAILS_PER_ACCOUNT_AND_HOUR = 100
+const MAILS_PER_ACCOUNT_AND_ADDRESS_AND_DAY = 10
+const MAILS_PER_ADDRESS_AND_DAY = 100
+const AN_HOUR = 3600
+const A_DAY = 86_400
 
 type Dependencies = {
   database: Database
@@ -67,11 +73,17 @@ export function createInvitationsService(dependencies: Dependencies) {
   } = dependencies
   const { db } = database
 
-  /** Nothing here depends on whether somebody has the address. @throws AppError too_many_requests, mail_not_configured */
-  async function assertMayMail(accountId: string, email: string): Promise<void> {
+  /**
+   * Counts a mail. Nothing here depends on whether somebody has the address.
+   * @returns false when it had too many from others: then it is not sent, and nobody hears of it
+   * @throws AppError too_many_requests when the account has sent too many, mail_not_configured
+   */
+  async function countMail(accountId: string, email: string): Promise<boolean> {
     mailer.assertConfigured()
-    await throttle.count('invitation', `account|${accountId}`, MAILS_PER_ACCOUNT_AND_HOUR, 3600)
-    await throttle.count('invitation', `email|${normalizeEmail(email)}`, MAILS_PER_ADDRESS_AND_DAY, 86_400)
+    const [from, to] = [`account|${accountId}`, `email|${normalizeEmail(email)}`]
+    await throttle.count('invitation', from, MAILS_PER_ACCOUNT_AND_HOUR, AN_HOUR)
+    await throttle.count('invitation', `${from}|${to}`, MAILS_PER_ACCOUNT_AND_ADDRESS_AND_DAY, A_DAY)
+    return await throttle.isWithin('invitation', to, MAILS_PER_ADDRESS_AND_DAY, A_DAY)
   }
 
   /** @throws AppError role_not_found, account_not_found, grant_exceeds_own */
@@ -174,7 +186,7 @@ export function createInvitationsService(dependencies: Dependencies) {
         tx,
       )
       await giveRole(invitation, { id: userId, accountId }, true, caller, tx)
-      await invitations.verifyEmail(userId, tx)
+      await users.verifyEmail(userId, tx)
       await record('invitation.accepted', caller, invitation, tx, { user_id: userId })
       return { invitation, userId, isNewUser: true }
     })
@@ -191,7 +203,8 @@ export function createInvitationsService(dependencies: Dependencies) {
       await accounts.lockForPeople(invitation.accountId, tx)
       await accounts.insertMember(invitation.accountId, userId, tx)
       if (!(await holdsRole(userId, invitation, tx))) await giveRole(invitation, user, false, caller, tx)
-      await invitations.verifyEmail(userId, tx)
+      if (user.email !== null && isSameMailbox(user.email, invitation.email))
+        await users.verifyEmail(userId, tx)
       await record('invitation.accepted', caller, invitation, tx, { user_id: userId })
       return { invitation, userId, isNewUser: false }
     })
@@ -225,7 +238,7 @@ export function createInvitationsService(dependencies: Dependencies) {
     async invite(caller: Caller, accountId: string, email: string, roleId: string): Promise<InvitationRow> {
       const address = email.trim()
       await transact(db, async (tx) => await assertMayGive(caller, roleId, accountId, tx))
-      await assertMayMail(accountId, address)
+      const isWelcome = await countMail(accountId, address)
       const token = newToken()
       return await transact(db, async (tx) => {
         const account = await accounts.lockForPeople(accountId, tx)
@@ -248,7 +261,7 @@ export function createInvitationsService(dependencies: Dependencies) {
         )
         const invitation = (await invitations.findInvitation(accountId, id, tx)) ?? fail('account_not_found')
         await record('invitation.created', caller, invitation, tx)
-        await mailInvitation(invitation, token, tx)
+        if (isWelcome) await mailInvitation(invitation, token, tx)
         return invitation
       })
     },
@@ -260,7 +273,7 @@ export function createInvitationsService(dependencies: Dependencies) {
      */
     async resend(caller: Caller, accountId: string, id: string): Promise<InvitationRow> {
       const { email } = await this.getInvitation(accountId, id)
-      await assertMayMail(accountId, email)
+      const isWelcome = await countMail(accountId, email)
       const token = newToken()
       return await transact(db, async (tx) => {
         const invitation = await lockOpen(accountId, id, tx)
@@ -269,7 +282,7 @@ export function createInvitationsService(dependencies: Dependencies) {
         await invitations.renewInvitation(id, { tokenHash: hashOf(token), inviter, secondsToLive }, tx)
         await record('invitation.resent', caller, invitation, tx)
         const renewed = (await invitations.findInvitation(accountId, id, tx)) ?? fail('invitation_not_found')
-        await mailInvitation(renewed, token, tx)
+        if (isWelcome) await mailInvitation(renewed, token, tx)
         return renewed
       })
     },

@@ -28,6 +28,10 @@ export type StoredAssignment = {
 
 /** Twenty days of attempts, once a minute: in the end every job is done. */
 const MOST_ATTEMPTS = 32_767
+/** Behind everything else that is due. */
+const PRIORITY = 20
+/** Whoever looks for a job locks all queues, so that there must not be one for each subject. */
+const QUEUES = 16
 
 export type MirrorRepository = ReturnType<typeof createMirrorRepository>
 
@@ -61,15 +65,16 @@ export function createMirrorRepository(
 
     /**
      * Adds a job for each subject; one that waits already is the same job. All jobs of one subject are in one queue,
-     * so that they run one after the other.
+     * so that they run one after the other; each queue has many subjects.
      */
     async enqueue(subjects: readonly MirrorSubject[], ex: Executor = db, runAt?: Date): Promise<void> {
       const specs = subjects.map((subject) => {
-        const name = jobName(subject)
+        const key = jobName(subject)
         return {
           payload: subject,
-          key: name,
-          queue: name,
+          key,
+          queue: queueOf(key),
+          priority: PRIORITY,
           mostAttempts: MOST_ATTEMPTS,
           ...(runAt && { runAt }),
         }
@@ -169,9 +174,13 @@ export function createMirrorRepository(
 const named = (ref: string): SQL =>
   isUuid(ref) ? sql`(key = ${ref} or id = ${ref}::uuid)` : sql`key = ${ref}`
 
+/** The same of every process for the same name. */
+const queueOf = (name: string): string =>
+  `mirror:${createHash('sha256').update(name).digest().readUInt8() % QUEUES}`
+
 const LONGEST_NAME = 100
 
-/** The names of queues have a limit that keys do not have. */
+/** The keys of jobs have a limit that keys of users do not have. */
 function jobName(subject: MirrorSubject): string {
   if (subject.kind === 'everything') return 'mirror:everything'
   const { kind, ref } = subject

@@ -12,6 +12,8 @@ export type NewJob = {
   runAt?: Date
   /** After so many failures it is given up. */
   mostAttempts?: number
+  /** Of what is due, the lowest number comes first. Default: 0. */
+  priority?: number
 }
 
 /** How the jobs of one task stand. */
@@ -40,20 +42,20 @@ export function createJobsRepository({ db }: Database) {
         const specs = JSON.stringify(jobs.slice(start, start + JOBS_IN_BATCH))
         await ex.execute(sql`
           select count(*) from graphile_worker.add_jobs(array(
-            select (${task}, s.payload, s.queue, s."runAt", s."mostAttempts", s.key, null::smallint,
+            select (${task}, s.payload, s.queue, s."runAt", s."mostAttempts", s.key, s.priority,
               null::text[])::graphile_worker.job_spec
             from json_to_recordset(${specs}::json) as s
-              (payload json, queue text, "runAt" timestamptz, "mostAttempts" smallint, key text)
+              (payload json, queue text, "runAt" timestamptz, "mostAttempts" smallint, key text, priority smallint)
             order by s.key))`)
       }
     },
 
     /** Adds each job of these tasks that does not wait or run already, under the name of its task. */
-    async ensure(tasks: readonly string[]): Promise<void> {
+    async ensure(tasks: readonly string[], queue: string, priority: number): Promise<void> {
       if (tasks.length === 0) return
       await db.execute(sql`
         select count(*) from graphile_worker.add_jobs(array(
-          select (task, '{}'::json, task, null::timestamptz, null::smallint, task, null::smallint,
+          select (task, '{}'::json, ${queue}, null::timestamptz, null::smallint, task, ${priority}::smallint,
             null::text[])::graphile_worker.job_spec
           from unnest(${sql.param([...tasks])}::text[]) as task
           where not exists (select from graphile_worker.jobs where key = task)

@@ -8,7 +8,15 @@ export type JobTask = {
   run(payload: unknown, attempt: Attempt): Promise<void>
   /** A failed job does not wait longer than this for its next try. Default: up to some hours. */
   retriesWithinMs?: number
+  /** Somebody waits for it: it has slots that nothing else takes, however much waits or hangs. */
+  isUrgent?: boolean
 }
+
+/**
+ * What is done again and again. When the signal is aborted, whoever may take long stops where it stands by throwing its
+ * reason, and is run again soon.
+ */
+export type ScheduledWork = (signal: AbortSignal) => Promise<unknown>
 
 /** Which try of a job this is, and whether it is given up when it fails. */
 export type Attempt = { number: number; isLast: boolean }
@@ -25,6 +33,7 @@ type Dependencies = {
 }
 
 const CONCURRENCY = 3
+const URGENT_CONCURRENCY = 2
 /** How soon a try that has become due is noticed; a new job is told of at once. */
 const POLL_MS = 1000
 const TEND_MS = 15_000
@@ -34,6 +43,12 @@ const DEAD_AFTER_MS = 60_000
 
 /** Batches of jobs that are done are written down before a worker ends; single ones are not waited for. */
 const PRESET = { worker: { completeJobBatchDelay: 0, failJobBatchDelay: 0 } }
+
+/** Scheduled work is in one queue, so that it takes one slot at most, and is not behind thousands of other jobs. */
+const SCHEDULE_QUEUE = 'schedule'
+const SCHEDULE_PRIORITY = 10
+/** Work that takes longer is told to pause, and goes on when the others have had their turn. */
+const LONGEST_SHIFT_MS = 20_000
 
 /** After the database was away for long, the library gives up, and is started anew. */
 const RESTART_MS = 2000
@@ -48,8 +63,11 @@ export type Jobs = ReturnType<typeof createJobs>
 export function createJobs({ database, repository, prepare, onWarning }: Dependencies) {
   const tasks = new Map<string, JobTask>()
   const scheduled = new Set<string>()
-  let running: Promise<void> | undefined
+  let running: Promise<unknown> | undefined
   const stopping = new AbortController()
+
+  const namesOf = (isUrgent: boolean): string[] =>
+    [...tasks].flatMap(([name, task]) => ((task.isUrgent ?? false) === isUrgent ? [name] : []))
 
   async function options(only: readonly string[] = [...tasks.keys()]) {
     const { Logger } = await import('graphile-worker')
@@ -83,11 +101,11 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
     await repository.tend([...tasks.keys()], DEAD_AFTER_MS, patience)
   }
 
-  async function runUntilStopped(directUrl: string): Promise<void> {
+  async function runUntilStopped(directUrl: string, names: readonly string[], slots: number): Promise<void> {
     const { signal } = stopping
-    while (!signal.aborted) {
+    while (!signal.aborted && names.length > 0) {
       try {
-        await runOnceStarted(directUrl, signal)
+        await runOnceStarted(directUrl, names, slots)
       } catch (error) {
         onWarning({ err: error }, 'the job worker ended, and is started again')
       }
@@ -96,13 +114,14 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
   }
 
   /** Returns when it was stopped; throws when it ended otherwise. */
-  async function runOnceStarted(directUrl: string, signal: AbortSignal): Promise<void> {
+  async function runOnceStarted(directUrl: string, names: readonly string[], slots: number): Promise<void> {
+    const { signal } = stopping
     const { run } = await import('graphile-worker')
     const runner = await run({
-      ...(await options()),
+      ...(await options(names)),
       connectionString: directUrl,
-      maxPoolSize: CONCURRENCY + 2,
-      concurrency: CONCURRENCY,
+      maxPoolSize: slots + 2,
+      concurrency: slots,
       pollInterval: POLL_MS,
     })
     const stop = (): void => void runner.stop().catch(() => {})
@@ -115,16 +134,25 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
     }
   }
 
-  /** Runs the work, and asks for its next time, whether it failed or not. */
-  const scheduledTask = (name: string, everySeconds: number, work: () => Promise<void>): JobTask => ({
+  /** Runs the work, and asks for its next time, whether it failed or not: at once for what paused. */
+  const scheduledTask = (name: string, everySeconds: number, work: ScheduledWork): JobTask => ({
     async run() {
+      const signal = AbortSignal.any([stopping.signal, AbortSignal.timeout(LONGEST_SHIFT_MS)])
+      let hasPaused = false
       try {
-        await work()
+        await work(signal)
       } catch (error) {
-        onWarning({ err: error, work: name }, 'scheduled work failed, and is tried again when its time comes')
+        hasPaused = signal.aborted && error === signal.reason
+        if (!hasPaused)
+          onWarning(
+            { err: error, work: name },
+            'scheduled work failed, and is tried again when its time comes',
+          )
       }
-      const runAt = new Date(Date.now() + everySeconds * 1000)
-      await repository.add(name, [{ payload: {}, key: name, queue: name, runAt }])
+      const runAt = new Date(Date.now() + (hasPaused ? 0 : everySeconds * 1000))
+      await repository.add(name, [
+        { payload: {}, key: name, queue: SCHEDULE_QUEUE, priority: SCHEDULE_PRIORITY, runAt },
+      ])
     },
   })
 
@@ -135,11 +163,10 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
     },
 
     /**
-     * Has `work` run every so many seconds, by one process at a time of all that serve one database: for what needs no
-     * more than one to do it. It must bear to be run again after a process was killed. A failure is told to the log.
-     * Before `start`.
+     * Has `work` run every so many seconds, by one process at a time of all that serve one database, and one work at a
+     * time. It must bear to be run again after a process was killed. A failure is told to the log. Before `start`.
      */
-    schedule(name: string, everySeconds: number, work: () => Promise<void>): void {
+    schedule(name: string, everySeconds: number, work: ScheduledWork): void {
       const task = `schedule:${name}`
       tasks.set(task, scheduledTask(task, everySeconds, work))
       scheduled.add(task)
@@ -157,7 +184,7 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
     start(directUrl: string): void {
       const tendAndSchedule = async (): Promise<void> => {
         await tend()
-        await repository.ensure([...scheduled])
+        await repository.ensure([...scheduled], SCHEDULE_QUEUE, SCHEDULE_PRIORITY)
       }
       const tendLater = (): void =>
         void tendAndSchedule().catch((error: unknown) =>
@@ -166,7 +193,10 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
       tendLater()
       const tending = setInterval(tendLater, TEND_MS).unref()
       stopping.signal.addEventListener('abort', () => clearInterval(tending), { once: true })
-      running = runUntilStopped(directUrl)
+      running = Promise.all([
+        runUntilStopped(directUrl, namesOf(true), URGENT_CONCURRENCY),
+        runUntilStopped(directUrl, namesOf(false), CONCURRENCY),
+      ])
     },
 
     /** Finishes what is under way, and takes no more. */

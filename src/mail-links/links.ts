@@ -5,7 +5,6 @@ import type { CountKind, Throttle } from '../auth/throttle.ts'
 import { normalizeEmail } from '../case-folding.ts'
 import type { Clock } from '../clock.ts'
 import type { Tx } from '../db/client.ts'
-import { AppError } from '../errors.ts'
 import { newId } from '../ids.ts'
 import { durationInWords, type LinkedPage, type Mailer } from '../mail/service.ts'
 import type { MailTemplate } from '../mail/templates.ts'
@@ -54,6 +53,11 @@ type Dependencies = {
 }
 
 const AN_HOUR = 3600
+/**
+ * How many times as many may be sent to one mailbox for requests from everywhere as for those from one address, of what
+ * works only where it was asked for: there a link for a stranger is of no use to whoever reads the mail.
+ */
+const EVERYWHERE = 10
 
 const TEMPLATES = {
   password_reset: 'password-reset',
@@ -66,7 +70,10 @@ export function createLinks(dependencies: Dependencies) {
   const { repository, mailer, throttle, audit, vault, clock, perRecipientAndHour } = dependencies
   const seal = (data: LinkData): string => vault.seal('mail', JSON.stringify(data))
 
-  /** Writes a new link of the kind in place of those before, and returns what its mail says of it. */
+  /**
+   * Writes a new link of the kind, and returns what its mail says of it. It ends those before but where each works in one
+   * browser only: a stranger could end them.
+   */
   async function insert(
     userId: string,
     kind: LinkKind,
@@ -75,7 +82,8 @@ export function createLinks(dependencies: Dependencies) {
   ): Promise<{ data: { link: string; expires_in: string }; expiresAt: Date }> {
     const token = randomBytes(32).toString('base64url')
     const secondsToLive = LIFETIMES[kind]
-    await repository.replaceLink(
+    if (data?.requestHash === undefined) await repository.endLinks(userId, [kind], tx)
+    await repository.insertLink(
       {
         id: newId(),
         userId,
@@ -95,15 +103,18 @@ export function createLinks(dependencies: Dependencies) {
   return {
     insert,
 
-    /** Whether a mailbox may be sent another one: those that went before are enough then, and are not made void. */
-    async mayBeSent(kind: CountKind, email: string): Promise<boolean> {
-      try {
-        await throttle.count(kind, `email|${normalizeEmail(email)}`, perRecipientAndHour, AN_HOUR)
-        return true
-      } catch (error) {
-        if (error instanceof AppError && error.code === 'too_many_requests') return false
-        throw error
-      }
+    /**
+     * Whether a mailbox may be sent another one: those that went before are enough then, and are not made void.
+     * @param address where it was asked for, of what works there only
+     */
+    async mayBeSent(kind: CountKind, email: string, address?: string): Promise<boolean> {
+      const to = `email|${normalizeEmail(email)}`
+      if (address === undefined) return await throttle.isWithin(kind, to, perRecipientAndHour, AN_HOUR)
+      const fromThere = `${to}|address|${throttle.addressKey(address)}`
+      return (
+        (await throttle.isWithin(kind, fromThere, perRecipientAndHour, AN_HOUR)) &&
+        (await throttle.isWithin(kind, to, perRecipientAndHour * EVERYWHERE, AN_HOUR))
+      )
     },
 
     /** Mails a link of one of the kinds that need nothing besides, and records that it did. */

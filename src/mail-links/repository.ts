@@ -67,9 +67,7 @@ export function createMailLinksRepository({ db }: Database, environmentId = DEFA
       return row
     },
 
-    /** Writes a link, and ends those of its kind that the person was sent before, whose row must be locked. */
-    async replaceLink({ secondsToLive, ...link }: NewLink, tx: Tx): Promise<void> {
-      await this.endLinks(link.userId, [link.kind], tx)
+    async insertLink({ secondsToLive, ...link }: NewLink, tx: Tx): Promise<void> {
       await tx.insert(mailTokens).values({
         ...link,
         environmentId,
@@ -77,6 +75,7 @@ export function createMailLinksRepository({ db }: Database, environmentId = DEFA
       })
     },
 
+    /** Ends links of somebody, whose row must be locked. */
     async endLinks(userId: string, kinds: readonly LinkKind[], tx: Tx): Promise<void> {
       await tx
         .delete(mailTokens)

@@ -3,7 +3,7 @@ import type { FastifyRequest } from 'fastify'
 import { forbidCaching } from '../auth/oauth-errors.ts'
 import { TokenSchema } from '../auth/schemas.ts'
 import { mfaRequired } from '../factors/schemas.ts'
-import { callerOf, personOf } from '../http/authenticate.ts'
+import { callerOf, personOf, themselves } from '../http/authenticate.ts'
 import { NoContent, problem, ref, UserIdParams } from '../http/schemas.ts'
 import { createSignInAnswers } from '../http/signed-in.ts'
 import type { Services } from '../services.ts'
@@ -34,6 +34,12 @@ export function mailLinksRoutes({
   issuer,
 }: Dependencies): FastifyPluginAsyncTypebox {
   const signIns = createSignInAnswers({ publicUrl: issuer, corsOrigins: config.http.corsOrigins })
+  // Also before a second factor is there that is demanded: it takes a confirmed address to enrol one.
+  const beforeFactor = {
+    access: 'signed-in',
+    ignoresEnvironment: true,
+    isOpenBefore: ['second_factor'],
+  } as const
   return async (app) => {
     app.post(
       '/auth/password-reset',
@@ -161,7 +167,7 @@ export function mailLinksRoutes({
     app.get(
       '/auth/email-verification',
       {
-        config: { access: 'signed-in', ignoresEnvironment: true },
+        config: beforeFactor,
         schema: {
           operationId: 'getEmailVerification',
           tags: ['Auth'],
@@ -169,13 +175,13 @@ export function mailLinksRoutes({
           response: { 200: ref(EmailStateSchema) },
         },
       },
-      async (request) => presentEmailState(await mailLinks.emailState(personOf(request).principal.userId)),
+      async (request) => presentEmailState(await mailLinks.emailState(themselves(request).userId)),
     )
 
     app.post(
       '/auth/email-verification',
       {
-        config: { access: 'signed-in', ignoresEnvironment: true },
+        config: beforeFactor,
         schema: {
           operationId: 'requestEmailVerification',
           tags: ['Auth'],

@@ -1,6 +1,7 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto'
 import type { AnonymousCaller } from '../audit/events.ts'
 import type { AuditRepository } from '../audit/repository.ts'
+import { ownPassword } from '../auth/locks.ts'
 import type { PasswordHasher } from '../auth/passwords.ts'
 import type { AuthRepository } from '../auth/repository.ts'
 import type { SignedIn, SignInCompletion, SignInContext } from '../auth/sign-in.ts'
@@ -9,11 +10,13 @@ import { normalizeEmail } from '../case-folding.ts'
 import type { Config } from '../config.ts'
 import { type Database, type Executor, type Tx, transact } from '../db/client.ts'
 import { AppError, fail } from '../errors.ts'
+import type { TellOfFactor } from '../factors/notices.ts'
 import type { Jobs } from '../jobs/service.ts'
 import type { Mailer } from '../mail/service.ts'
 import { type Caller, sessionHolder, type UserPrincipal } from '../principal.ts'
 import type { RolesService } from '../roles/service.ts'
 import { hashOf } from '../sessions/refresh-tokens.ts'
+import type { SessionsRepository } from '../sessions/repository.ts'
 import { refuseTakeover } from '../users/protection.ts'
 import type { UserRow, UsersRepository } from '../users/repository.ts'
 import { isSameEmail, type NewUser, type UsersService } from '../users/service.ts'
@@ -50,8 +53,10 @@ type Dependencies = {
   passwords: PasswordHasher
   users: UsersRepository
   usersService: UsersService
+  sessions: SessionsRepository
   roles: RolesService
   audit: AuditRepository
+  tell: TellOfFactor
 }
 
 /**
@@ -60,7 +65,7 @@ type Dependencies = {
  */
 export function createMailLinksService(dependencies: Dependencies) {
   const { database, config, repository, links, mailer, jobs, throttle, vault } = dependencies
-  const { attempts, signIn, passwords, users, usersService, roles, audit } = dependencies
+  const { attempts, signIn, passwords, users, usersService, sessions, roles, audit, tell } = dependencies
   const { db } = database
 
   /** @throws AppError too_many_requests when the network address has asked for too many */
@@ -71,13 +76,15 @@ export function createMailLinksService(dependencies: Dependencies) {
 
   async function askFor(asked: AskedLink): Promise<void> {
     mailer.assertConfigured()
-    await countFrom(asked.kind, asked.address)
-    if (!(await links.mayBeSent(asked.kind, asked.email))) return
+    const { kind, email, requestHash, address } = asked
+    await countFrom(kind, address)
+    if (!(await links.mayBeSent(kind, email, requestHash === undefined ? undefined : address))) return
     const payload = { sealed: vault.seal('mail', JSON.stringify(asked)) }
     await jobs.add(LINK_TASK, { payload, mostAttempts: MOST_ATTEMPTS })
   }
 
   jobs.handle(LINK_TASK, {
+    isUrgent: true,
     async run(payload) {
       const text = vault.open('mail', (payload as { sealed: string }).sealed)
       if (text === undefined) return
@@ -121,12 +128,28 @@ export function createMailLinksService(dependencies: Dependencies) {
     await mailer.send({ to: email, template: 'account-exists', data: {} }, ex)
   }
 
-  /** Notes that the person reads what is sent to their email, and that it was shown just now. */
-  async function verifyEmail(user: UserRow, origin: Origin, tx: Tx): Promise<void> {
-    if (!(await users.verifyEmail(user.id, tx))) return
+  /** Notes that the person reads what is sent to their email; false when that was known. */
+  async function verifyEmail(user: UserRow, origin: Origin, tx: Tx): Promise<boolean> {
+    if (!(await users.verifyEmail(user.id, tx))) return false
     const target = { type: 'user', id: user.id } as const
     const caller = followerOf(user, origin)
     await audit.append({ action: 'user.email_verified', caller, target, accountId: user.accountId }, tx)
+    return true
+  }
+
+  /**
+   * The same for who has shown nothing but the mailbox. A password from before is perhaps that of a stranger, who has
+   * registered with the address to be in once its owner comes: it goes, and with it what it has opened.
+   */
+  async function verifyByMailbox(user: UserRow, origin: Origin, tx: Tx): Promise<void> {
+    if (!(await verifyEmail(user, origin, tx))) return
+    await sessions.endSessionsOf(user.id, 'password_changed', tx)
+    await users.raiseTokenVersions([user.id], tx)
+    if (!(await users.removePassword(user.id, tx))) return
+    const target = { type: 'user', id: user.id } as const
+    const caller = followerOf(user, origin)
+    await audit.append({ action: 'user.password_removed', caller, target, accountId: user.accountId }, tx)
+    await tell(user, 'unproven_password_removed', tx)
   }
 
   return {
@@ -148,13 +171,14 @@ export function createMailLinksService(dependencies: Dependencies) {
       const owner = (await users.findUser(link.userId)) ?? fail('invalid_link')
       await usersService.assertPasswordFits(password, owner)
       const hash = await passwords.hash(password)
-      const email = await transact(db, async (tx) => {
+      const { id, email } = await transact(db, async (tx) => {
         const user = await take(link, tx)
         await usersService.setPassword(followerOf(user, origin), user, hash, false, tx)
         await verifyEmail(user, origin, tx)
-        return user.email
+        return user
       })
       if (email !== null) await throttle.forgive(normalizeEmail(email))
+      await throttle.forgive(ownPassword(id))
     },
 
     /**
@@ -185,7 +209,8 @@ export function createMailLinksService(dependencies: Dependencies) {
     },
 
     /**
-     * Signs in whoever has followed the link in the browser that asked for it. A second factor is asked for as ever.
+     * Signs in whoever has followed the link in the browser that asked for it. A second factor is asked for as ever. The
+     * first proof of an address removes a password that was set before.
      * @throws AppError magic_links_off, invalid_link, and what `complete` of a sign-in throws
      */
     async signInByLink(token: string, requestToken: string, input: SignInContext): Promise<SignedIn> {
@@ -195,7 +220,7 @@ export function createMailLinksService(dependencies: Dependencies) {
       const [given, expected] = [Buffer.from(hashOf(requestToken)), Buffer.from(requestHash)]
       if (given.length !== expected.length || !timingSafeEqual(given, expected))
         throw new AppError('invalid_link')
-      await transact(db, async (tx) => await verifyEmail(await take(link, tx), input, tx))
+      await transact(db, async (tx) => await verifyByMailbox(await take(link, tx), input, tx))
       const person = (await attempts.findForSignInById(link.userId)) ?? fail('invalid_link')
       return await signIn.complete(person, ['email'], input)
     },
@@ -222,7 +247,9 @@ export function createMailLinksService(dependencies: Dependencies) {
     /** Notes that the address is the person's. @throws AppError invalid_link */
     async confirmVerification(token: string, origin: Origin): Promise<void> {
       const link = await found(token, 'email_verification')
-      await transact(db, async (tx) => await verifyEmail(await take(link, tx), origin, tx))
+      await transact(db, async (tx) => {
+        await verifyEmail(await take(link, tx), origin, tx)
+      })
     },
 
     /**

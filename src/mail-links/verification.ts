@@ -10,17 +10,18 @@ type Dependencies = {
   links: Links
   /** Whether people must have confirmed their address before they sign in. */
   isRequired: boolean
+  onWarning: (details: Record<string, unknown>, message: string) => void
 }
 
 /** Whoever is certain to have shown who they are, and where they ask from. */
 export type VerificationGate = (
   person: Pick<SignInRow, 'id' | 'emailVerifiedAt'>,
   origin: { requestId: string; address: string },
-) => Promise<void>
+) => void
 
 /**
- * What keeps out whoever has not confirmed their address where that is required, like a wrong password (ASVS 6.3.8),
- * after a further link was mailed. Only for those who have shown the password or another factor.
+ * What keeps out whoever has not confirmed their address where that is required, like a wrong password (ASVS 6.3.8), and
+ * mails them a further link. Only for those who have shown the password or another factor.
  * @throws AppError invalid_credentials
  */
 export function createVerificationGate({
@@ -28,17 +29,24 @@ export function createVerificationGate({
   repository,
   links,
   isRequired,
+  onWarning,
 }: Dependencies): VerificationGate {
-  return async ({ id, emailVerifiedAt }, origin) => {
+  async function send(userId: string, origin: Parameters<VerificationGate>[1]): Promise<void> {
+    const email = (await repository.findRecipient(userId))?.email
+    if (email === undefined || !(await links.mayBeSent('email_verification', email))) return
+    await transact(database.db, async (tx) => {
+      const recipient = await repository.lockRecipient(userId, tx)
+      const caller = { principal: undefined, requestId: origin.requestId, address: origin.address }
+      if (recipient) await links.send('email_verification', recipient, caller, tx)
+    })
+  }
+
+  return ({ id, emailVerifiedAt }, origin) => {
     if (!isRequired || emailVerifiedAt !== null) return
-    const email = (await repository.findRecipient(id))?.email
-    if (email !== undefined && (await links.mayBeSent('email_verification', email))) {
-      await transact(database.db, async (tx) => {
-        const recipient = await repository.lockRecipient(id, tx)
-        const caller = { principal: undefined, ...origin }
-        if (recipient) await links.send('email_verification', recipient, caller, tx)
-      })
-    }
+    // Not waited for: a right password is to be answered as soon as a wrong one. Who gets no link signs in once more.
+    void send(id, origin).catch((error: unknown) =>
+      onWarning({ err: error }, 'a link to confirm an address was not sent'),
+    )
     throw new AppError('invalid_credentials')
   }
 }

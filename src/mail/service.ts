@@ -98,11 +98,19 @@ export function createMailer({ config, jobs, vault, clock, log, onMail, onWarnin
     }
   }
 
-  jobs.handle(MAIL_TASK, { run: deliver, retriesWithinMs: LONGEST_WAIT_MS })
+  jobs.handle(MAIL_TASK, { run: deliver, retriesWithinMs: LONGEST_WAIT_MS, isUrgent: true })
 
   return {
     /** Whether mails go anywhere. */
     isConfigured,
+
+    /** What the operator is told at each start while there is no mail server. */
+    warning:
+      smtp !== undefined
+        ? undefined
+        : log !== undefined
+          ? 'There is no SMTP_URL: mails, with their links, are printed to this log. Set ENVIRONMENT=prod where others read it'
+          : 'There is no SMTP_URL: no mail is sent, and what needs one answers 503 mail_not_configured',
 
     /** For what is nothing without a mail. @throws AppError mail_not_configured */
     assertConfigured(): void {

@@ -108,7 +108,8 @@ export function createClientAuthentication(dependencies: Dependencies) {
       details: { method: credentials?.method ?? null },
     }
     await audit.appendRefusal(refusal, throttle.pseudonym(`client|${name}|${request.address}`), clock.now())
-    return await throttle.attempt(name, request.address, async () => fail('invalid_client'))
+    const refused = async (): Promise<never> => fail('invalid_client')
+    return await throttle.attempt(name, request.address, refused, { isGuessable: false })
   }
 
   return {

@@ -43,8 +43,8 @@ export function createOAuth2Repository({ db, pool, prepare }: Database) {
     },
 
     /** Removes one-time tokens that have expired. Returns how many rows went. */
-    async prune(): Promise<number> {
-      return await prune(db, seenTokens, lt(seenTokens.expiresAt, sql`now() - ${SKEW}`))
+    async prune(signal?: AbortSignal): Promise<number> {
+      return await prune(db, seenTokens, lt(seenTokens.expiresAt, sql`now() - ${SKEW}`), signal)
     },
   }
 }

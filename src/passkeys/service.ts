@@ -141,10 +141,14 @@ export function createPasskeysService(dependencies: Dependencies) {
     listPasskeys: async ({ userId }: UserPrincipal): Promise<PasskeyRow[]> =>
       await passkeys.listPasskeys(userId),
 
-    /** For `navigator.credentials.create`; to be answered in the same session. @throws AppError limit_reached, too_many_requests */
+    /**
+     * For `navigator.credentials.create`; to be answered in the same session.
+     * @throws AppError email_not_verified, limit_reached, too_many_requests
+     */
     async registrationOptions({ userId, sessionId }: UserPrincipal) {
       await throttle.count('passkey', `options|${userId}`, OPTIONS_PER_HOUR, 3600)
       const user = (await users.findUser(userId)) ?? fail('user_not_found')
+      await factors.assertMayEnrol(user)
       const existing = await passkeys.listPasskeys(userId)
       assertRoom(existing)
       const { challenge } = await assertions.ask({ kind: 'passkey_registration', userId, sessionId })
@@ -158,7 +162,8 @@ export function createPasskeysService(dependencies: Dependencies) {
 
     /**
      * Registers a passkey; with the first second factor come recovery codes.
-     * @throws AppError passkey_not_registered for every fault of the response; passkey_exists, limit_reached
+     * @throws AppError passkey_not_registered for every fault of the response; email_not_verified, passkey_exists,
+     * limit_reached
      */
     async register(
       caller: Caller,
@@ -172,6 +177,7 @@ export function createPasskeysService(dependencies: Dependencies) {
       const credential = await relyingParty.verifyRegistration(response, asked.challenge)
       return await transact(db, async (tx) => {
         const user = await lockOwn(principal, tx)
+        await factors.assertMayEnrol(user, tx)
         assertRoom(await passkeys.listPasskeys(user.id, tx))
         const passkey = await passkeys.insertPasskey(
           { ...credential, id: newId(), userId: user.id, name },

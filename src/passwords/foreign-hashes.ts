@@ -139,17 +139,17 @@ const deriveByScrypt = promisify<Buffer, Buffer, number, ScryptOptions, Buffer>(
 function scryptOf(N: number, r: string, p: string, salt: Buffer, digest: Buffer): ForeignHash | string {
   const options = { N, r: Number(r), p: Number(p) }
   const isPowerOfTwo = N > 1 && Number.isInteger(Math.log2(N))
-  if (!isPowerOfTwo || options.r < 1 || options.p < 1) return 'holds parameters that scrypt does not have'
+  // RFC 7914 §2: N is below 2^(128 r / 8).
+  const fits = isPowerOfTwo && options.r > 0 && options.p > 0 && Math.log2(N) < 16 * options.r
+  if (!fits) return 'holds parameters that scrypt does not have'
   const bytes = 128 * N * options.r
   if (bytes > MOST_SCRYPT_BYTES || bytes * options.p > MOST_SCRYPT_BYTES_OF_LANES) return TOO_EXPENSIVE
   if (!isDigest(digest)) return NO_DIGEST
   return {
     matches: async (password) => {
-      // Node counts the working memory too, and refuses what comes close.
-      const derived = await deriveByScrypt(bytesOf(password), salt, digest.length, {
-        ...options,
-        maxmem: 2 * bytes + 2 ** 20,
-      })
+      // OpenSSL counts the blocks of all lanes and the working memory too, and fails above the bound.
+      const maxmem = bytes + 128 * options.r * (options.p + 2) + 2 ** 20
+      const derived = await deriveByScrypt(bytesOf(password), salt, digest.length, { ...options, maxmem })
       return timingSafeEqual(derived, digest)
     },
   }
@@ -157,11 +157,15 @@ function scryptOf(N: number, r: string, p: string, salt: Buffer, digest: Buffer)
 
 const deriveByPbkdf2 = promisify(pbkdf2)
 
+/** What the hash of PBKDF2 gives at a time; a longer digest takes all iterations again for each further part. */
+const HASH_BYTES: Readonly<Record<string, number>> = { sha1: 20, sha256: 32, sha512: 64 }
+
 function pbkdf2Of(hash: string, rounds: string, salt: Buffer, digest: Buffer): ForeignHash | string {
   const iterations = Number(rounds)
   if (iterations < 1) return 'holds parameters that PBKDF2 does not have'
-  if (iterations > MOST_PBKDF2_ITERATIONS) return TOO_EXPENSIVE
   if (!isDigest(digest)) return NO_DIGEST
+  const parts = Math.ceil(digest.length / (HASH_BYTES[hash] ?? 1))
+  if (iterations * parts > MOST_PBKDF2_ITERATIONS) return TOO_EXPENSIVE
   return {
     matches: async (password) =>
       timingSafeEqual(await deriveByPbkdf2(bytesOf(password), salt, iterations, digest.length, hash), digest),

@@ -322,10 +322,8 @@ function rolesOf(
     leaveOut({ kind, name: role.key, reason: 'is the name of a built-in role here' })
     return []
   })
-  const reachHere = new Map(
-    records.flatMap((record) =>
-      record.kind === kind ? [[record.name, record.value['reach']] as const] : [],
-    ),
+  const rolesHere = new Map(
+    records.flatMap((record) => (record.kind === kind ? [[record.name, record.value] as const] : [])),
   )
   const parents = parentsOf(kind, items, leaveOut)
   return mapOf(
@@ -341,7 +339,9 @@ function rolesOf(
           ...describedOf(kind, key, role, leaveOut),
           permissions: permissionsOf(key, role, permissions, leaveOut),
           extends: parents.get(key) ?? [],
-          ...(reachHere.get(key) === 'any' && { reach: 'any' }),
+          // What the source knows nothing of stays as it is here.
+          ...(rolesHere.get(key)?.['reach'] === 'any' && { reach: 'any' }),
+          ...(rolesHere.get(key)?.['is_mfa_required'] === true && { is_mfa_required: true }),
         },
       ] as const
     }),

@@ -4,8 +4,8 @@ import { type Database, type Tx, transact } from '../db/client.ts'
 import { AppError, type FieldError, fail, type ProblemCode } from '../errors.ts'
 import { grouped } from '../grouping.ts'
 import { isUuid } from '../ids.ts'
+import type { Located } from '../instances/repository.ts'
 import type { InstancesService, NamedInstance } from '../instances/service.ts'
-import { splitInstance } from '../policy/facts-repository.ts'
 import { assertHoldsAnywhere, type Caller } from '../principal.ts'
 import type { BulkGrant, BulkRoles } from '../roles/bulk.ts'
 import type { GrantableRole } from '../roles/bulk-repository.ts'
@@ -30,14 +30,11 @@ type Dependencies = {
   instances: InstancesService
 }
 
+/** A name of nobody, and the first grant of the request that has it. */
+type UnknownUser = { name: string; at: number }
+
 /** A grant with where in the request it stands, and for whom. */
 type Asked = { userId: string; grant: Omit<Grant, 'user'>; pointer: string }
-
-/** Where a role is held: in an account, or on an instance of a type in it. */
-type Place = { type: string | null; accountId: string }
-
-/** A grant by ids. `ref`: the instance it is on, which may not be there yet. */
-type Resolved = Omit<BulkGrant, 'instanceId'> & { ref: string | undefined }
 
 /**
  * Permit's bulk requests for people and tenants: all of it or nothing, in one transaction of a few statements, whatever
@@ -47,7 +44,8 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
   const { db } = database
 
   /**
-   * What grants name, held until the transaction ends. The first that is wrong decides what is answered.
+   * What grants name, held until the transaction ends. Faults of instances that are to be made come first, then those
+   * of the first grant that has any.
    * @param missing whether instances that are not there are made
    */
   async function resolve(
@@ -61,74 +59,76 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
       'share',
       tx,
     )
+    const locate = await instancesNamed(caller, asked, accountOf, tx, missing)
+    const roleOf = await rolesNamed(
+      asked.map(({ grant }) => grant.role),
+      tx,
+    )
+
+    function resolveOne({ userId, grant, pointer }: Asked): BulkGrant | Fault {
+      const fault = (code: ProblemCode, field: string, detail: string): Fault => ({
+        code,
+        pointer: `${pointer}/${field}`,
+        detail,
+      })
+      const { tenant, instance: ref } = grant
+      const account = tenant === undefined ? undefined : accountOf(tenant)
+      const instance = ref === undefined ? undefined : locate(ref)
+      const isTenantMissing = tenant !== undefined && !account
+      // One that would be made, if only its tenant were there, is not what is missed.
+      if (
+        ref !== undefined &&
+        !instance &&
+        !(isTenantMissing && missing === 'create' && !isUuid(dashed(ref)))
+      )
+        return fault('instance_not_found', 'resource_instance', 'does not exist')
+      if (isTenantMissing) return fault('account_not_found', 'tenant', 'does not exist')
+      const accountId = instance?.accountId ?? account?.id
+      if (accountId === undefined) return fault('validation_failed', 'tenant', 'is required')
+      if (account && account.id !== accountId)
+        return fault('instances_in_different_accounts', 'tenant', 'is another one than that of the instance')
+      const role = roleOf(grant.role, instance?.name.type ?? null)
+      if (!role) return fault('role_not_found', 'role', 'does not exist')
+      return { userId, role, accountId, instanceId: instance?.id ?? null }
+    }
+
+    const faults: Fault[] = []
+    const distinct = new Map<string, BulkGrant>()
+    for (const one of asked) {
+      const found = resolveOne(one)
+      if ('code' in found) faults.push(found)
+      else distinct.set(`${found.userId} ${found.role.id} ${found.accountId} ${found.instanceId}`, found)
+    }
+    throwFirst(faults)
+    return [...distinct.values()]
+  }
+
+  /**
+   * Finds the instances that grants name, those that are not there once they are made in the accounts beside them.
+   * @throws AppError insufficient_scope, resource_not_found, instances_in_different_accounts, validation_failed
+   */
+  async function instancesNamed(
+    caller: Caller,
+    asked: readonly Asked[],
+    accountOf: (name: string) => NamedAccount | undefined,
+    tx: Tx,
+    missing: 'create' | 'fail',
+  ): Promise<(name: string) => Located | undefined> {
     const named = asked.flatMap(({ grant: { instance, tenant }, pointer }): NamedInstance[] => {
       if (instance === undefined) return []
       const account = tenant === undefined ? undefined : accountOf(tenant)
       return [{ ref: dashed(instance), account: account?.id, pointer: `${pointer}/resource_instance` }]
     })
     const known = await instances.ensureInstances(caller, named, tx, 'find')
-    const roleOf = await rolesNamed(
-      asked.map(({ grant }) => grant.role),
-      tx,
-    )
-
-    const faults: Fault[] = []
-    const toMake = new Map<string, Place>()
-
-    /** Where an instance is, or will be; undefined for one that is not there and is not made. */
-    function placeOf(ref: string, accountId: string | undefined): Place | undefined {
-      const located = known.get(ref)
-      if (located) return { type: located.name.type, accountId: located.accountId }
-      const expected = toMake.get(ref)
-      if (expected || missing === 'fail' || accountId === undefined || isUuid(ref)) return expected
-      // Who may give roles may not for that reason make what they are held on.
-      if (faults.length === 0) assertHoldsAnywhere(caller, 'postern.policy:write')
-      const place = { type: splitInstance(ref).type, accountId }
-      toMake.set(ref, place)
-      return place
-    }
-
-    function resolveOne({ userId, grant, pointer }: Asked): Resolved | Fault {
-      const fault = (code: ProblemCode, field: string, detail: string): Fault => ({
-        code,
-        pointer: `${pointer}/${field}`,
-        detail,
-      })
-      const { tenant, instance } = grant
-      const account = tenant === undefined ? undefined : accountOf(tenant)
-      if (tenant !== undefined && !account) return fault('account_not_found', 'tenant', 'does not exist')
-      const ref = instance === undefined ? undefined : dashed(instance)
-      const place =
-        ref === undefined ? account && { type: null, accountId: account.id } : placeOf(ref, account?.id)
-      if (!place)
-        return ref === undefined
-          ? fault('validation_failed', 'tenant', 'is required')
-          : fault('instance_not_found', 'resource_instance', 'does not exist')
-      if (account && account.id !== place.accountId)
-        return fault('instances_in_different_accounts', 'tenant', 'is another one than that of the instance')
-      const role = roleOf(grant.role, place.type)
-      if (!role) return fault('role_not_found', 'role', 'does not exist')
-      return { userId, role, accountId: place.accountId, ref }
-    }
-
-    const resolved = asked.flatMap((one): Resolved[] => {
-      const found = resolveOne(one)
-      if (!('code' in found)) return [found]
-      faults.push(found)
-      return []
-    })
-    throwFirst(faults)
+    const unknown = missing === 'fail' ? [] : named.filter(({ ref }) => !known.has(ref))
+    // Who may give roles may not for that reason make what they are held on.
+    if (unknown.length > 0) assertHoldsAnywhere(caller, 'postern.policy:write')
     const made = await instances.ensureInstances(
       caller,
-      named.filter(({ ref, account }) => toMake.has(ref) && account !== undefined),
+      unknown.filter(({ ref, account }) => account !== undefined && !isUuid(ref)),
       tx,
     )
-    const distinct = resolved.map(({ ref, ...one }): [string, BulkGrant] => {
-      const instance = ref === undefined ? undefined : (known.get(ref) ?? made.get(ref))
-      const instanceId = ref === undefined ? null : (instance?.id ?? fail('instance_not_found'))
-      return [`${one.userId} ${one.role.id} ${one.accountId} ${instanceId}`, { ...one, instanceId }]
-    })
-    return [...new Map(distinct).values()]
+    return (name) => known.get(dashed(name)) ?? made.get(dashed(name))
   }
 
   async function accountsNamed(
@@ -165,12 +165,14 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
   /** The grants of those who are there, who are locked. `missing` answers for the others: their ids, or none. */
   async function grantsToUsers(
     grants: readonly Grant[],
-    missing: (names: readonly string[]) => Promise<ReadonlyMap<string, string>>,
+    missing: (unknown: readonly UnknownUser[]) => Promise<ReadonlyMap<string, string>>,
     tx: Tx,
   ): Promise<Asked[]> {
     const names = [...new Set(grants.map(({ user }) => user))]
+    const firstAt = new Map(grants.map(({ user }, at): [string, number] => [user, at]).reverse())
     const findUser = byName(await users.lockUsers(names, names.map(dashed).filter(isUuid), tx))
-    const others = await missing(names.filter((name) => !findUser(name)))
+    const unknown = names.filter((name) => !findUser(name))
+    const others = await missing(unknown.map((name) => ({ name, at: firstAt.get(name) ?? 0 })))
     return grants.flatMap((grant, at) => {
       const userId = findUser(grant.user)?.id ?? others.get(grant.user)
       return userId === undefined ? [] : [{ userId, grant, pointer: `/body/${at}` }]
@@ -180,18 +182,19 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
   /** What happens to names of nobody. @returns the ids of those who were made */
   async function makeMissing(
     caller: Caller,
-    names: readonly string[],
+    unknown: readonly UnknownUser[],
     policy: MissingUserPolicy,
     tx: Tx,
   ): Promise<ReadonlyMap<string, string>> {
-    const [first] = names
-    if (first === undefined || policy === 'ignore') return new Map()
+    if (unknown.length === 0 || policy === 'ignore') return new Map()
     if (policy === 'fail')
-      throw new AppError('user_not_found', { detail: `There is no user ${listed(names)}` })
+      throw new AppError('user_not_found', {
+        detail: `There is no user ${listed(unknown.map(({ name }) => name))}`,
+      })
     assertHoldsAnywhere(caller, 'postern.users:write')
-    const made = names.map((name) => ({ key: userKeyOf(name) }))
+    const made = unknown.map(({ name, at }) => ({ key: userKeyOf(name, `/body/${at}/user`) }))
     const ids = await users.insertMany(caller, made, tx)
-    return new Map(names.map((name, at) => [name, ids[at] ?? fail('user_not_found')]))
+    return new Map(unknown.map(({ name }, at) => [name, ids[at] ?? fail('user_not_found')]))
   }
 
   async function replaceAll(caller: Caller, inputs: readonly UserToWrite[]): Promise<void> {
@@ -275,8 +278,8 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
       return await onceMoreIfTaken(
         async () =>
           await transact(db, async (tx) => {
-            const missing = async (names: readonly string[]) =>
-              await makeMissing(caller, names, missingUsers, tx)
+            const missing = async (unknown: readonly UnknownUser[]) =>
+              await makeMissing(caller, unknown, missingUsers, tx)
             const asked = await grantsToUsers(grants, missing, tx)
             return await roles.giveMany(caller, await resolve(caller, asked, tx), { toNewUsers: false }, tx)
           }),

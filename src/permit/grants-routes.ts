@@ -20,7 +20,10 @@ const READ: Access = { permission: 'postern.roles:read' }
 const ASSIGN: Access = { permission: 'postern.roles:assign' }
 
 /** Who holds which role, in a tenant or on an instance. */
-export function grantsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPluginAsyncTypebox {
+export function grantsRoutes({
+  modelOf,
+  bulkBodyLimit: bodyLimit,
+}: Pick<Services, 'modelOf'> & { bulkBodyLimit: number }): FastifyPluginAsyncTypebox {
   const permitOf = (request: FastifyRequest) => modelOf(request.environmentId).permit
   const bulkOf = (request: FastifyRequest) => modelOf(request.environmentId).permitBulk
 
@@ -68,6 +71,7 @@ export function grantsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPlu
     app.post(
       '/role_assignments/bulk',
       {
+        bodyLimit,
         config: { access: ASSIGN },
         schema: { hide: true, body: GrantsBody, querystring: BulkGrantsQuery },
       },
@@ -82,7 +86,7 @@ export function grantsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPlu
 
     app.delete(
       '/role_assignments/bulk',
-      { config: { access: ASSIGN }, schema: { hide: true, body: GrantsBody } },
+      { bodyLimit, config: { access: ASSIGN }, schema: { hide: true, body: GrantsBody } },
       async (request) => ({
         assignments_removed: await bulkOf(request).unassign(
           callerOf(request),

@@ -64,7 +64,7 @@ export function permitRoutes(services: Dependencies): FastifyPluginAsyncTypebox 
           facts.addHook('preValidation', async ({ headers }) => readWaiting(headers))
           await facts.register(usersRoutes(services))
           await facts.register(tenantsRoutes(services))
-          await facts.register(grantsRoutes(services))
+          await facts.register(grantsRoutes(bulk))
           await facts.register(instancesRoutes(bulk))
           await facts.register(tuplesRoutes(bulk))
           await facts.register(bulkRoutes(bulk))

@@ -94,7 +94,7 @@ export function createPermitService(dependencies: Dependencies) {
 
   /** The account that the grant names. @throws AppError account_not_found, validation_failed */
   async function accountIdOf(tenant: string | undefined, tx: Tx): Promise<string> {
-    if (tenant === undefined) throw invalid('tenant', 'is required')
+    if (tenant === undefined) throw invalid('/body/tenant', 'is required')
     return (await getAccount(tenant, tx)).id
   }
 
@@ -331,10 +331,10 @@ async function unlessTaken<T>(create: () => Promise<T>): Promise<T | undefined> 
 const USER_KEY = /^[^\s\p{Cc}]{1,254}$/u
 
 /** @throws AppError validation_failed for what no user may be named */
-export function userKeyOf(name: string): string {
+export function userKeyOf(name: string, pointer = '/body/key'): string {
   if (USER_KEY.test(name)) return name
-  throw invalid('key', 'must have up to 254 characters, none of them white space')
+  throw invalid(pointer, 'must have up to 254 characters, none of them white space')
 }
 
-const invalid = (field: string, detail: string): AppError =>
-  new AppError('validation_failed', { errors: [{ pointer: `/body/${field}`, detail }] })
+const invalid = (pointer: string, detail: string): AppError =>
+  new AppError('validation_failed', { errors: [{ pointer, detail }] })

@@ -122,6 +122,7 @@ function roleRecords({ roles = {} }: PolicyFile): PolicyRecord[] {
       ...described(key, role),
       attributes: role.attributes ?? null,
       reach: role.reach ?? 'account',
+      is_mfa_required: role.is_mfa_required ?? false,
       permissions: [...(role.permissions ?? [])].sort(),
       extends: [...(role.extends ?? [])].sort(),
     },

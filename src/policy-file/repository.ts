@@ -55,8 +55,8 @@ export function createPolicyFileRepository(environmentId: string) {
       name: (row) => String(row['key']),
     },
     role: {
-      query: sql`select o.key, o.name, o.description, o.attributes, o.default_reach as reach, ${permissionsOf},
-          ${parentsOf}
+      query: sql`select o.key, o.name, o.description, o.attributes, o.default_reach as reach, o.is_mfa_required,
+          ${permissionsOf}, ${parentsOf}
         from roles o where ${ofEnvironment('o')} and o.resource_id is null and not o.is_builtin
         order by o.key collate "C"`,
       name: (row) => String(row['key']),
@@ -179,13 +179,16 @@ export function createPolicyFileRepository(environmentId: string) {
           subject_resource_id = excluded.subject_resource_id, updated_at = now()`)
     },
     async role(rows, tx) {
-      await tx.execute(sql`insert into roles (id, environment_id, key, name, description, attributes, default_reach)
-        select x.id, ${env}, x.key, x.name, x.description, x.attributes, x.reach
-        from ${given(rows, 'id uuid, key text, name text, description text, attributes jsonb, reach text')}
+      const columns =
+        'id uuid, key text, name text, description text, attributes jsonb, reach text, is_mfa_required boolean, permissions jsonb, extends jsonb'
+      await tx.execute(sql`insert into roles (id, environment_id, key, name, description, attributes, default_reach,
+          is_mfa_required)
+        select x.id, ${env}, x.key, x.name, x.description, x.attributes, x.reach, x.is_mfa_required
+        from ${given(rows, columns)}
         on conflict (environment_id, resource_id, key) do update set name = excluded.name,
           description = excluded.description, attributes = excluded.attributes,
-          default_reach = excluded.default_reach, revision = roles.revision + 1, updated_at = now()`)
-      const columns = 'key text, permissions jsonb, extends jsonb'
+          default_reach = excluded.default_reach, is_mfa_required = excluded.is_mfa_required,
+          revision = roles.revision + 1, updated_at = now()`)
       await replaceGrants(
         sql`${given(rows, columns)} join roles o on ${roleOf} and o.resource_id is null`,
         sql`p.environment_id = ${env} and p.resource_id is null and p.key = parent.key`,
@@ -428,21 +431,26 @@ export function createPolicyFileRepository(environmentId: string) {
 
   async function writeAccounts({ accounts = {} }: PolicyFacts, tx: Tx): Promise<void> {
     await assertKeysAreNoIds('accounts', Object.keys(accounts), tx)
-    const rows = Object.entries(accounts).map(([key, { name = key, description, attributes }]) => ({
+    const rows = Object.entries(accounts).map(([key, { name = key, description, ...further }]) => ({
       id: newId(),
       key,
       name,
       description: description ?? null,
-      attributes: attributes ?? null,
+      attributes: further.attributes ?? null,
+      is_mfa_required: further.is_mfa_required ?? false,
       search: foldCase([name, key, description].filter(Boolean).join(' ')),
     }))
     if (rows.length === 0) return
-    await tx.execute(sql`insert into accounts (id, environment_id, key, name, description, attributes, search_text)
-      select x.id, ${env}, x.key, x.name, x.description, x.attributes, x.search
-      from ${given(rows, 'id uuid, key text, name text, description text, attributes jsonb, search text')}
+    const columns =
+      'id uuid, key text, name text, description text, attributes jsonb, is_mfa_required boolean, search text'
+    await tx.execute(sql`insert into accounts
+        (id, environment_id, key, name, description, attributes, is_mfa_required, search_text)
+      select x.id, ${env}, x.key, x.name, x.description, x.attributes, x.is_mfa_required, x.search
+      from ${given(rows, columns)}
       on conflict (environment_id, key) where deleted_at is null do update set
         name = excluded.name, description = excluded.description, search_text = excluded.search_text,
         attributes = coalesce(excluded.attributes, accounts.attributes),
+        is_mfa_required = accounts.is_mfa_required or excluded.is_mfa_required,
         revision = accounts.revision + 1, updated_at = now()`)
   }
 

@@ -39,6 +39,7 @@ const Role = Type.Object(
     extends: Type.Optional(Type.Array(Key, { maxItems: 100, uniqueItems: true })),
     attributes: Type.Optional(Attributes),
     reach: Type.Optional(Type.String({ enum: ['account', 'any'] })),
+    is_mfa_required: Type.Optional(Type.Boolean()),
   },
   strict,
 )
@@ -118,6 +119,8 @@ const FactsSchema = Type.Object(
             name: Type.Optional(Name),
             description: Type.Optional(Text),
             attributes: Type.Optional(Attributes),
+            /** Facts add: a file may make an account demand it, and never lets it off. */
+            is_mfa_required: Type.Optional(Type.Literal(true)),
           },
           strict,
         ),

@@ -4,6 +4,7 @@ import { type Database, type Tx, transact } from '../db/client.ts'
 import { AppError, type FieldError } from '../errors.ts'
 import { validateCondition } from '../policy/engine/conditions.ts'
 import { assertHoldsAnywhere, type Caller } from '../principal.ts'
+import type { RecencyCheck } from '../users/protection.ts'
 import { type Change, diffOf } from './diff.ts'
 import { assertWithinLimits } from './limits.ts'
 import { type PolicyRecord, RECORD_KINDS, type RecordKind, recordsOf } from './records.ts'
@@ -18,6 +19,8 @@ type Dependencies = {
   lockDefinitions: (tx: Tx) => Promise<void>
   /** Ends the tokens of these people. */
   raiseTokenVersions: (userIds: readonly string[], tx: Tx) => Promise<void>
+  /** Machines pass. @throws AppError reauthentication_required */
+  assertRecentAuthentication: RecencyCheck
   audit: AuditRepository
 }
 
@@ -26,7 +29,8 @@ const NAMED_CHANGES = 200
 
 /** The definitions of an environment as one document: read, compared and applied as a whole. */
 export function createPolicyFileService(dependencies: Dependencies) {
-  const { database, environmentId, lockDefinitions, raiseTokenVersions, audit } = dependencies
+  const { database, environmentId, lockDefinitions, raiseTokenVersions, assertRecentAuthentication, audit } =
+    dependencies
   const { db } = database
   const repository = createPolicyFileRepository(environmentId)
   return {
@@ -49,8 +53,9 @@ export function createPolicyFileService(dependencies: Dependencies) {
 
     /**
      * Makes the definitions what the file says, in one transaction; the same file again changes nothing. Facts in
-     * it are added and updated, never removed; those about accounts and people take what their own routes take.
-     * @throws AppError validation_failed, limit_reached, role_is_builtin, insufficient_scope
+     * it are added and updated, never removed; those about accounts and people take what their own routes take, and so
+     * does a role that no longer demands a second factor.
+     * @throws AppError validation_failed, limit_reached, role_is_builtin, insufficient_scope, reauthentication_required
      */
     async apply(
       caller: Caller,
@@ -63,6 +68,7 @@ export function createPolicyFileService(dependencies: Dependencies) {
         await lockDefinitions(tx)
         await assertNoBuiltins(wanted, tx)
         const changes = changesTo(await repository.readRecords(tx), wanted, only)
+        await assertMayLift(caller, changes, tx)
         await write(changes, tx)
         const given = file.facts ? await repository.writeFacts(file.facts, tx) : []
         if (changes.length > 0 || file.facts)
@@ -89,7 +95,8 @@ export function createPolicyFileService(dependencies: Dependencies) {
      * Lays definitions of another environment over those that are here, in the caller's transaction; nothing is
      * deleted.
      * @throws AppError definition_exists, validation_failed when something refers to what is neither among them nor
-     *   here, limit_reached, role_is_builtin
+     *   here, limit_reached, role_is_builtin, insufficient_scope and reauthentication_required for a role that no
+     *   longer demands a second factor
      */
     async overlay(
       caller: Caller,
@@ -105,6 +112,7 @@ export function createPolicyFileService(dependencies: Dependencies) {
       const wanted = wantedRecords(fileOf([...merged.values()]) as PolicyFile)
       await assertNoBuiltins(wanted, tx)
       const changes = changesTo(current, wanted, 'everything')
+      await assertMayLift(caller, changes, tx)
       await write(changes, tx)
       if (changes.length > 0) await record(caller, changes, { copied_from: from }, tx)
     },
@@ -131,6 +139,16 @@ export function createPolicyFileService(dependencies: Dependencies) {
       },
       tx,
     )
+  }
+
+  /**
+   * Whoever has a role no longer demand a second factor needs what that takes on the role itself.
+   * @throws AppError insufficient_scope, reauthentication_required
+   */
+  async function assertMayLift(caller: Caller, changes: readonly Change[], tx: Tx): Promise<void> {
+    if (!changes.some(liftsDemand)) return
+    assertHoldsAnywhere(caller, 'postern.roles:write')
+    await assertRecentAuthentication(caller, tx)
   }
 
   async function write(changes: readonly Change[], tx: Tx): Promise<void> {
@@ -238,6 +256,13 @@ const countsOf = ({ accounts = {}, users = {}, instances = [], relationships = [
   instances: instances.length,
   relationships: relationships.length,
 })
+
+/** True when a role no longer demands a second factor after the change. */
+const liftsDemand = (change: Change): boolean =>
+  change.change === 'update' &&
+  change.kind === 'role' &&
+  change.before['is_mfa_required'] === true &&
+  change.after['is_mfa_required'] !== true
 
 /** True when somebody may hold less after the change. */
 function takesAway(change: Change): boolean {

@@ -63,6 +63,7 @@ export function fileOf(records: readonly PolicyRecord[]): Tree {
       roles: tree(of('role'), (role) => ({
         ...describedAs(role),
         reach: role['reach'] === 'account' ? undefined : role['reach'],
+        is_mfa_required: role['is_mfa_required'],
         permissions: role['permissions'],
         extends: role['extends'],
         attributes: role['attributes'],

@@ -108,11 +108,12 @@ export function createDecisionLog({ database: { db }, config, write }: Dependenc
     lost: (): number => lost,
 
     /** Removes decisions older than DECISION_LOG_RETENTION_DAYS. */
-    async prune(): Promise<void> {
+    async prune(signal?: AbortSignal): Promise<void> {
       await prune(
         db,
         decisionLog,
         lt(decisionLog.decidedAt, sql`now() - make_interval(days => ${config.retentionDays})`),
+        signal,
       )
     },
 

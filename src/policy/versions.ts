@@ -93,8 +93,8 @@ export function createVersionsRepository({ db, pool, prepare }: Database) {
     },
 
     /** Removes changes older than ten minutes; whoever still lacks them begins anew. */
-    async pruneChanges(): Promise<void> {
-      await prune(db, policyChanges, sql`${policyChanges.createdAt} < now() - interval '10 minutes'`)
+    async pruneChanges(signal?: AbortSignal): Promise<void> {
+      await prune(db, policyChanges, sql`${policyChanges.createdAt} < now() - interval '10 minutes'`, signal)
     },
   }
 }

@@ -88,8 +88,8 @@ export function createRevocationsRepository({ db, pool, prepare }: Database) {
     },
 
     /** Removes rows that no token outlives. */
-    async prune(): Promise<void> {
-      await prune(db, revocations, lte(revocations.expiresAt, sql`now()`))
+    async prune(signal?: AbortSignal): Promise<void> {
+      await prune(db, revocations, lte(revocations.expiresAt, sql`now()`), signal)
     },
   }
 }

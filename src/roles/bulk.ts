@@ -1,7 +1,8 @@
 import type { AuditRepository } from '../audit/repository.ts'
 import type { Tx } from '../db/client.ts'
-import { fail } from '../errors.ts'
+import { AppError, fail } from '../errors.ts'
 import { newId } from '../ids.ts'
+import { holdsIn } from '../permissions.ts'
 import type { Caller } from '../principal.ts'
 import type { UsersRepository } from '../users/repository.ts'
 import type { BulkRolesRepository, GrantableRole } from './bulk-repository.ts'
@@ -37,7 +38,7 @@ export function createBulkRoles({ roles, users, audit }: Dependencies) {
      * Gives those that are not held yet. The rows of users who may have tokens must be locked.
      * @param options.toNewUsers true when nobody of them can have a token that this would end
      * @returns how many are new
-     * @throws AppError grant_exceeds_own, account_not_found
+     * @throws AppError grant_exceeds_own, account_not_found, instance_not_found
      */
     async giveMany(
       caller: Caller,
@@ -46,6 +47,7 @@ export function createBulkRoles({ roles, users, audit }: Dependencies) {
       tx: Tx,
     ): Promise<number> {
       if (grants.length === 0) return 0
+      assertReachesInstances(caller, grants)
       assertMayGrantAll(caller, grants)
 
       await roles.ensureMembers(
@@ -88,6 +90,19 @@ export function createBulkRoles({ roles, users, audit }: Dependencies) {
       return taken.length
     },
   }
+}
+
+/**
+ * An instance in an account where the caller gives no roles is one that is not there.
+ * @throws AppError instance_not_found
+ */
+function assertReachesInstances({ principal }: Caller, grants: readonly BulkGrant[]): void {
+  const places = new Set(
+    grants.flatMap(({ instanceId, accountId }) => (instanceId === null ? [] : accountId)),
+  )
+  for (const accountId of places)
+    if (!holdsIn(principal, 'postern.roles:assign', accountId))
+      throw new AppError('instance_not_found', { boundary: true })
 }
 
 /** @throws AppError grant_exceeds_own, account_not_found */

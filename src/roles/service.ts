@@ -7,6 +7,7 @@ import { lockPolicyVersion } from '../policy/versions.ts'
 import { type Caller, isMachine } from '../principal.ts'
 import { assertApplicationKey } from '../resources/keys.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
+import type { RecencyCheck } from '../users/protection.ts'
 import type { UsersRepository } from '../users/repository.ts'
 import type { AssignmentRow, DerivationRow, RoleRow, RolesRepository } from './repository.ts'
 
@@ -52,6 +53,7 @@ type Dependencies = {
   roles: RolesRepository
   users: UsersRepository
   audit: AuditRepository
+  assertRecentAuthentication: RecencyCheck
   addMember: (accountId: string, userId: string, tx: Tx) => Promise<void>
 }
 
@@ -61,6 +63,7 @@ export function createRolesService({
   roles,
   users,
   audit,
+  assertRecentAuthentication,
   addMember,
 }: Dependencies) {
   const { db } = database
@@ -165,9 +168,11 @@ export function createRolesService({
     },
 
     /**
-     * Changes a role of the application; of a built-in one, whether it demands two factors. Tokens of its holders, and of the holders of roles that extend it, end at
-     * once when it loses a permission; what it gains is in their next token.
-     * @throws AppError role_not_found, role_is_builtin, role_cycle, validation_failed, limit_reached, precondition_failed
+     * Changes a role of the application; of a built-in one, whether it demands two factors. Tokens of its holders, and of
+     * the holders of roles that extend it, end at once when it loses a permission; what it gains is in their next token.
+     * A person who has it no longer demand two factors has authenticated recently.
+     * @throws AppError role_not_found, role_is_builtin, role_cycle, validation_failed, limit_reached, precondition_failed,
+     * reauthentication_required
      */
     async updateRole(
       caller: Caller,
@@ -195,6 +200,7 @@ export function createRolesService({
       const { id } = role
       if (role.isBuiltin && Object.keys(changes).some((field) => field !== 'isMfaRequired'))
         throw new AppError('role_is_builtin')
+      if (role.isMfaRequired && changes.isMfaRequired === false) await assertRecentAuthentication(caller, tx)
       const { permissions, extends: parents, ...fields } = changes
       await roles.updateRole(id, fields, tx)
       if (permissions) await givePermissions(id, permissions, owner, tx, '/body')
@@ -518,9 +524,16 @@ export function createRolesService({
       if (!coversPerson(caller.principal, held)) throw new AppError('grant_exceeds_own')
     },
 
-    /** The same for the roles that the person holds in one account. @throws AppError grant_exceeds_own */
-    async assertCoversRolesIn(caller: Caller, userId: string, accountId: string, tx: Tx): Promise<void> {
-      const held = (await roles.listHeldRoles(userId, tx)).filter((role) => role.accountId === accountId)
+    /** The same for roles held in these accounts (null: in every account). @throws AppError grant_exceeds_own */
+    async assertCoversRolesIn(
+      caller: Caller,
+      userId: string,
+      accountIds: readonly (string | null)[],
+      tx: Tx,
+    ): Promise<void> {
+      const held = (await roles.listHeldRoles(userId, tx)).filter((role) =>
+        accountIds.includes(role.accountId),
+      )
       if (held.some(({ isBuiltin }) => isBuiltin)) refuseMachine(caller)
       if (!coversPerson(caller.principal, held)) throw new AppError('grant_exceeds_own')
     },

@@ -1,4 +1,4 @@
-import { and, eq, ne, sql } from 'drizzle-orm'
+import { and, eq, gt, inArray, ne, sql } from 'drizzle-orm'
 import type { Grantee } from '../auth/grants.ts'
 import { HELD_ROLES } from '../auth/repository.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
@@ -220,8 +220,11 @@ export function createSessionsRepository(
     },
 
     /** How the holder of a live session was authenticated, and how long ago. */
-    async findAuthentication(id: string): Promise<{ amr: string[]; ageSeconds: number } | undefined> {
-      const [row] = await db
+    async findAuthentication(
+      id: string,
+      ex: Executor = db,
+    ): Promise<{ amr: string[]; ageSeconds: number } | undefined> {
+      const [row] = await ex
         .select({
           amr: sessions.amr,
           ageSeconds: sql<number>`extract(epoch from now() - ${sessions.authenticatedAt})::float8`,
@@ -296,12 +299,34 @@ export function createSessionsRepository(
       return ended.rowCount ?? 0
     },
 
+    /** Ends the next `most` live sessions in the order of ids, whoever's they are, but `except`. */
+    async endNext(
+      { after, most, except }: { after: string; most: number; except?: string },
+      reason: EndReason,
+      tx: Tx,
+    ): Promise<EndedSome> {
+      const isMeant = and(isOurs, IS_LIVE, except === undefined ? undefined : ne(sessions.id, except))
+      const next = await tx
+        .select({ id: sessions.id })
+        .from(sessions)
+        .where(and(isMeant, gt(sessions.id, after)))
+        .orderBy(sessions.id)
+        .limit(most)
+      const ids = next.map(({ id }) => id)
+      const ended = await tx
+        .update(sessions)
+        .set(end(reason))
+        .where(and(isMeant, inArray(sessions.id, ids)))
+      return { count: ended.rowCount ?? 0, last: ids.length < most ? undefined : ids.at(-1) }
+    },
+
     /** Removes sessions that decide nothing any more: no access token of theirs can live. Returns how many went. */
-    async prune(): Promise<number> {
+    async prune(signal?: AbortSignal): Promise<number> {
       return await prune(
         db,
         sessions,
         sql`least(${sessions.expiresAt}, ${sessions.idleExpiresAt}, ${sessions.endedAt}) < now() - interval '1 day'`,
+        signal,
       )
     },
   }
@@ -309,6 +334,9 @@ export function createSessionsRepository(
 
 /** A session that was ended just now. */
 export type Ended = Pick<SessionRow, 'id' | 'userId' | 'accountId'>
+
+/** How many sessions were ended, and the id to go on after; `undefined` when there are no more. */
+export type EndedSome = { count: number; last: string | undefined }
 
 const end = (reason: EndReason) => ({ endedAt: sql`now()`, endReason: reason })
 

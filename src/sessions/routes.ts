@@ -159,6 +159,30 @@ export function sessionsRoutes({ sessions, users, config, issuer }: Dependencies
       },
     )
 
+    app.delete(
+      '/sessions',
+      {
+        config: {
+          access: { permission: 'postern.sessions:revoke' },
+          needsRecentAuthentication: true,
+          ignoresEnvironment: true,
+        },
+        schema: {
+          operationId: 'endEverySession',
+          tags: ['Users'],
+          summary: 'End the sessions of everybody; the one that asks goes on',
+          description:
+            'For whoever holds all that a super admin holds. Access tokens are refused here at once, and by whoever ' +
+            'follows the revocations within a second; to withdraw the others too, rotate the signing keys by force.',
+          response: { 204: NoContent },
+        },
+      },
+      async (request, reply) => {
+        await sessions.endEverySession(callerOf(request))
+        return reply.code(204).send(null)
+      },
+    )
+
     app.get(
       '/users/:user_id/sessions',
       {

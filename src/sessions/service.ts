@@ -14,16 +14,18 @@ import type { AuthRepository, NewSession } from '../auth/repository.ts'
 import { ONE_FACTOR, type TokenIssuer, TWO_FACTORS } from '../auth/tokens.ts'
 import type { Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
-import { type Database, transact } from '../db/client.ts'
+import { type Database, DEFAULT_ENVIRONMENT, transact } from '../db/client.ts'
 import { combined } from '../db/combined.ts'
 import type { Page, PageRequest } from '../db/paging.ts'
 import { AppError, fail } from '../errors.ts'
 import { newId } from '../ids.ts'
+import { BUILTIN_ROLES, coversPerson } from '../permissions.ts'
 import { type Caller, sessionHolder, type UserPrincipal } from '../principal.ts'
 import type { RolesService } from '../roles/service.ts'
 import type { UsersRepository } from '../users/repository.ts'
 import { hashOf, type RefreshToken, type RefreshTokens } from './refresh-tokens.ts'
 import type {
+  EndedSome,
   EndReason,
   Rotated,
   Rotation,
@@ -112,6 +114,9 @@ type Dependencies = {
 /** How many sessions one statement refreshes, and how many such statements are under way at a time. */
 const MOST_ROTATIONS = 50
 const ROTATING_STATEMENTS = 2
+/** How many sessions one transaction ends, when all of them are to end. */
+const MOST_ENDED = 1000
+const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 
 export function createSessionsService(dependencies: Dependencies) {
   const {
@@ -218,6 +223,26 @@ export function createSessionsService(dependencies: Dependencies) {
         },
         tx,
       )
+    })
+  }
+
+  /** Ends the sessions of everybody after the one with this id, as many as one transaction does. */
+  async function endNext(caller: Caller, after: string): Promise<EndedSome> {
+    const { principal } = caller
+    const own = principal.type === 'user' ? { except: principal.sessionId } : {}
+    return await transact(db, async (tx) => {
+      const ended = await sessions.endNext({ ...own, after, most: MOST_ENDED }, 'ended_by_admin', tx)
+      if (ended.count > 0)
+        await audit.append(
+          {
+            action: 'session.ended',
+            caller,
+            target: { type: 'environment', id: DEFAULT_ENVIRONMENT },
+            details: { sessions: ended.count, reason: 'ended_by_admin', everybody: true },
+          },
+          tx,
+        )
+      return ended
     })
   }
 
@@ -454,6 +479,25 @@ export function createSessionsService(dependencies: Dependencies) {
           tx,
         )
       })
+    },
+
+    /**
+     * Ends every session but the caller's own, some in a transaction, so that sign-ins and refreshes are not held up. When
+     * it fails half-way, the rest lives: do it again.
+     * @returns how many lived
+     * @throws AppError grant_exceeds_own for who does not hold all that a super admin holds
+     */
+    async endEverySession(caller: Caller): Promise<number> {
+      const { permissions } = BUILTIN_ROLES.SUPER_ADMIN
+      if (!coversPerson(caller.principal, [{ accountId: null, permissions }]))
+        throw new AppError('grant_exceeds_own')
+      let all = 0
+      for (let after: string | undefined = FIRST_ID; after !== undefined; ) {
+        const ended: EndedSome = await endNext(caller, after)
+        all += ended.count
+        after = ended.last
+      }
+      return all
     },
 
     prune: sessions.prune,

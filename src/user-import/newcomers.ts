@@ -5,11 +5,11 @@ import type { AuditRepository } from '../audit/repository.ts'
 import { type Database, type Tx, transact } from '../db/client.ts'
 import { isUnstorable } from '../db/errors.ts'
 import { AppError, fail } from '../errors.ts'
-import { isUuid, newId, newIdAt } from '../ids.ts'
+import { idInSeries, isUuid, newId } from '../ids.ts'
 import { SYSTEM } from '../principal.ts'
 import { assignmentEvent } from '../roles/service.ts'
 import { nameOf } from '../users/service.ts'
-import type { ImportOptions, Refusal } from './progress.ts'
+import type { ImportOptions, ImportRun, Refusal } from './progress.ts'
 import type { ImportedUser } from './records.ts'
 import type { NamedRole, NewGrant, NewPerson, UserImportRepository } from './repository.ts'
 
@@ -25,7 +25,7 @@ export type Newcomers = ReturnType<typeof createNewcomers>
 
 type Inserted = { created: number; refusals: Refusal[] }
 type Named<T> = (name: string) => T
-type Options = Pick<ImportOptions, 'isDryRun' | 'createsAccounts'>
+type Options = Pick<ImportOptions, 'isDryRun' | 'createsAccounts'> & { run: ImportRun }
 
 type Dependencies = {
   database: Database
@@ -118,7 +118,8 @@ export function createNewcomers({ database, repository, accounts, audit }: Depen
       for (const newcomer of newcomers) {
         try {
           const { account } = newcomer.record
-          const person = personOf(newcomer, account === undefined ? null : accountOf(account).id)
+          const accountId = account === undefined ? null : accountOf(account).id
+          const person = personOf(newcomer, accountId, options.run)
           grants.push(...grantsOf(newcomer.record, person, roleOf))
           people.push(person)
         } catch (error) {
@@ -155,11 +156,19 @@ export function createNewcomers({ database, repository, accounts, audit }: Depen
 
 type Grant = NewGrant & { role: NamedRole }
 
-function personOf({ record, ...credentials }: Newcomer, accountId: string | null): NewPerson {
-  const createdAt = record.created_at === undefined ? null : new Date(record.created_at)
+/** The id of whoever a line makes. */
+export const idOf = ({ line, record }: Item, { startedAt, mark }: ImportRun): string =>
+  idInSeries(createdAtOf(record) ?? startedAt, line, mark)
+
+const createdAtOf = ({ created_at: text }: ImportedUser): Date | null =>
+  text === undefined ? null : new Date(text)
+
+function personOf(newcomer: Newcomer, accountId: string | null, run: ImportRun): NewPerson {
+  const { record, passwordHash, mustChange } = newcomer
+  const createdAt = createdAtOf(record)
   if (createdAt && createdAt > new Date())
     throw new AppError('validation_failed', { detail: 'created_at lies in the future' })
-  const id = createdAt ? newIdAt(createdAt) : newId()
+  const id = idOf(newcomer, run)
   const { fullName = null, firstName = null, lastName = null, phoneNumber = null } = namesOf(record)
   return {
     id,
@@ -174,8 +183,8 @@ function personOf({ record, ...credentials }: Newcomer, accountId: string | null
     accountId,
     createdAt,
     isEmailVerified: record.email !== undefined && (record.email_verified ?? false),
-    passwordHash: credentials.passwordHash,
-    mustChange: credentials.mustChange,
+    passwordHash,
+    mustChange,
   }
 }
 

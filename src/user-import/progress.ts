@@ -1,3 +1,5 @@
+import { randomBytes } from 'node:crypto'
+
 /** What becomes of a line about somebody who is there already. */
 export const CONFLICT_RULES = ['skip', 'update', 'fail'] as const
 export type ConflictRule = (typeof CONFLICT_RULES)[number]
@@ -19,7 +21,19 @@ export type ImportProgress = ImportCounts & { line: number }
 
 export const NOTHING_DONE: ImportProgress = { line: 0, created: 0, updated: 0, unchanged: 0, refused: 0 }
 
+/**
+ * An import from its beginning to its end, however often it was interrupted: of this and a line the id of whoever the line
+ * makes follows, so that it can be told who was made already when a process ended before it had noted how far it was.
+ */
+export type ImportRun = { startedAt: Date; mark: Uint8Array }
+
+export const MARK_BYTES = 16
+
+export const newImportRun = (): ImportRun => ({ startedAt: new Date(), mark: randomBytes(MARK_BYTES) })
+
 export type ImportOptions = {
+  /** Default: a new one. */
+  run?: ImportRun
   onConflict: ConflictRule
   /** Reads and checks, and writes nothing. */
   isDryRun: boolean

@@ -79,6 +79,15 @@ export function createUserImportRepository({ db }: Database, environmentId = DEF
         )
     },
 
+    /** Which of these ids a user has, or has had. */
+    async listKnownIds(ids: readonly string[]): Promise<string[]> {
+      const rows = await db
+        .select({ id: users.id })
+        .from(users)
+        .where(sql`${users.id} = any(${sql.param([...ids])}::uuid[])`)
+      return rows.map(({ id }) => id)
+    },
+
     /** The roles with these keys or ids, built-in ones too, held until the transaction ends. */
     async holdRoles(names: readonly string[], tx: Tx): Promise<NamedRole[]> {
       return await tx

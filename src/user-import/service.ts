@@ -2,8 +2,22 @@ import type { PasswordHasher } from '../auth/passwords.ts'
 import { normalizeEmail } from '../case-folding.ts'
 import { AppError, StartupError } from '../errors.ts'
 import type { UsersService } from '../users/service.ts'
-import { type Credentials, type Item, type Newcomer, type Newcomers, namesOf, reasonOf } from './newcomers.ts'
-import type { ImportOptions, ImportProgress, Refusal } from './progress.ts'
+import {
+  type Credentials,
+  type Item,
+  idOf,
+  type Newcomer,
+  type Newcomers,
+  namesOf,
+  reasonOf,
+} from './newcomers.ts'
+import {
+  type ImportOptions,
+  type ImportProgress,
+  type ImportRun,
+  newImportRun,
+  type Refusal,
+} from './progress.ts'
 import type { ImportLine } from './records.ts'
 import type { Namesake, UserImportRepository } from './repository.ts'
 import type { Updates } from './updates.ts'
@@ -67,17 +81,25 @@ export function createUserImport(dependencies: Dependencies) {
     }
   }
 
-  async function importPart(lines: readonly ImportLine[], options: ImportOptions): Promise<Outcome> {
+  /** Those of this run whom no process before this one has made. */
+  async function notYetMade(items: readonly Item[], { run }: PartOptions): Promise<Item[]> {
+    const made = new Set(await repository.listKnownIds(items.map((item) => idOf(item, run))))
+    return items.filter((item) => !made.has(idOf(item, run)))
+  }
+
+  async function importPart(lines: readonly ImportLine[], options: PartOptions): Promise<Outcome> {
     const outcome: Outcome = { created: 0, updated: 0, unchanged: 0, refusals: [] }
     const refuse = (line: number, error: unknown): void => {
       outcome.refusals.push({ line, reason: reasonOf(error) })
     }
     if (lines.length === 0) return outcome
-    const items: Item[] = []
+    const people: Item[] = []
     for (const read of lines) {
-      if ('record' in read) items.push(read)
+      if ('record' in read) people.push(read)
       else outcome.refusals.push({ line: read.line, reason: read.fault })
     }
+    const items = options.mayBeMade ? await notYetMade(people, options) : people
+    outcome.created = people.length - items.length
     const knownAs = await findKnown(items)
     const strangers: Newcomer[] = []
     await inLanes(hashLanes, items, async (item) => {
@@ -96,7 +118,7 @@ export function createUserImport(dependencies: Dependencies) {
       }
     })
     const { created, refusals } = await newcomers.insert(strangers, options)
-    outcome.created = created
+    outcome.created += created
     outcome.refusals.push(...refusals)
     return outcome
   }
@@ -108,14 +130,18 @@ export function createUserImport(dependencies: Dependencies) {
      * @throws StartupError when somebody is there already and that is to be a failure; parts before that one stay
      */
     async run(lines: AsyncIterable<ImportLine>, options: ImportOptions): Promise<ImportProgress> {
-      let progress = options.from
+      const { run = newImportRun(), from } = options
+      let progress = from
+      let parts = 0
       // A failure of one must not come while another is under way.
       const lanes = options.onConflict === 'fail' ? 1 : TRANSACTIONS_AT_ONCE
       for await (const part of ahead(partsOf(lines, progress.line, LINES_AT_ONCE * lanes))) {
         const shares = Array.from({ length: lanes }, (_, lane) =>
           part.slice(lane * LINES_AT_ONCE, (lane + 1) * LINES_AT_ONCE),
         )
-        const outcomes = await Promise.all(shares.map(async (share) => await importPart(share, options)))
+        // What was under way when a process was killed is no more than there is at a time, in parts of any size.
+        const partOptions = { ...options, run, mayBeMade: parts++ < TRANSACTIONS_AT_ONCE }
+        const outcomes = await Promise.all(shares.map(async (share) => await importPart(share, partOptions)))
         const refusals = outcomes.flatMap((outcome) => outcome.refusals).sort((a, b) => a.line - b.line)
         await options.onRefused(refusals)
         const summed = (count: 'created' | 'updated' | 'unchanged'): number =>
@@ -134,6 +160,8 @@ export function createUserImport(dependencies: Dependencies) {
   }
 }
 
+/** `mayBeMade`: another process of this run may have written these lines. */
+type PartOptions = ImportOptions & { run: ImportRun; mayBeMade: boolean }
 type Outcome = { created: number; updated: number; unchanged: number; refusals: Refusal[] }
 
 class Collision extends StartupError {

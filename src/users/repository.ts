@@ -213,6 +213,17 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
       return row?.isProtected ?? false
     },
 
+    /** Whether somebody is an active member of another account, or holds a role in another one or in every account. */
+    async belongsBeyond(id: string, accountId: string | null, tx: Tx): Promise<boolean> {
+      const { rows } = await tx.execute<{ belongs: boolean }>(sql`select
+        exists (select from account_members m where m.user_id = ${id} and m.status = 'active'
+          and m.account_id is distinct from ${accountId}::uuid)
+        or exists (select from role_assignments a where a.user_id = ${id}
+          and a.account_id is distinct from ${accountId}::uuid
+          and coalesce(a.expires_at > now(), true)) as belongs`)
+      return rows[0]?.belongs ?? false
+    },
+
     /** True when somebody at home in the account is protected in that sense. */
     async hasProtectedResidents(accountId: string, tx: Tx): Promise<boolean> {
       const { rows } = await tx.execute(sql`select from users u
@@ -327,7 +338,7 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
         .values({ userId, environmentId, passwordHash, mustChange })
         .onConflictDoUpdate({
           target: userCredentials.userId,
-          set: { passwordHash, mustChange, credentialsChangedAt: sql`now()` },
+          set: { passwordHash, mustChange, credentialsChangedAt: sql`now()`, passwordChangedAt: sql`now()` },
         })
     },
 
@@ -335,7 +346,12 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
     async removePassword(userId: string, tx: Tx): Promise<boolean> {
       const removed = await tx
         .update(userCredentials)
-        .set({ passwordHash: null, mustChange: false, credentialsChangedAt: sql`now()` })
+        .set({
+          passwordHash: null,
+          mustChange: false,
+          credentialsChangedAt: sql`now()`,
+          passwordChangedAt: sql`now()`,
+        })
         .where(and(eq(userCredentials.userId, userId), isNotNull(userCredentials.passwordHash)))
         .returning({ userId: userCredentials.userId })
       return removed.length === 1

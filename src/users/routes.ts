@@ -174,7 +174,7 @@ export function usersRoutes({
         schema: {
           operationId,
           tags: ['Users'],
-          summary: 'Change one’s own record; an email only as an administrator',
+          summary: 'Change one’s own record; an email only as an administrator of every account',
           headers: IfMatchHeaders,
           body: UpdateOwnBody,
           response: {
@@ -261,13 +261,19 @@ export function usersRoutes({
           operationId,
           tags: ['Users'],
           summary: 'Change a user: absent fields stay, null clears',
+          description:
+            'Another email or a password asks a person to have authenticated recently. Of who belongs to other accounts, ' +
+            'those, key, attributes and activity are for administrators of every account; one’s own password is changed ' +
+            'at POST /api/v1/auth/change-password.',
           params: UserIdParams,
           headers: IfMatchHeaders,
           body: UpdateUserBody,
           response: {
             200: ref(UserSchema),
             404: problem('No such user or account'),
-            409: problem('The email or key is taken, or this is the last super admin'),
+            409: problem(
+              'The email or key is taken, the user belongs to other accounts, or this is the last super admin',
+            ),
             412: problem('The record has changed'),
           },
         },
@@ -297,6 +303,7 @@ export function usersRoutes({
             accounts: async (request) => await of(request).users.homeAccountOf(userIdOf(request)),
             otherwise: 'user_not_found',
           },
+          needsRecentAuthentication: true,
         },
         schema: {
           operationId: 'deleteUser',
@@ -307,7 +314,7 @@ export function usersRoutes({
           response: {
             204: NoContent,
             404: problem('No such user'),
-            409: problem('This is the last super admin'),
+            409: problem('This is the last super admin, or the user belongs to other accounts'),
             412: problem('The record has changed'),
           },
         },
@@ -321,7 +328,7 @@ export function usersRoutes({
     app.post(
       '/users/:user_id/unlock',
       {
-        config: { access: resident('postern.users:write') },
+        config: { access: resident('postern.users:write'), needsRecentAuthentication: true },
         schema: {
           operationId: 'unlockUser',
           tags: ['Users'],
@@ -330,7 +337,7 @@ export function usersRoutes({
           response: {
             204: NoContent,
             404: problem('No such user'),
-            409: problem('It is a machine that asks'),
+            409: problem('It is a machine that asks, or the user belongs to other accounts'),
           },
         },
       },
@@ -362,7 +369,11 @@ export function usersRoutes({
               200: ref(UserSchema),
               412: problem('The record has changed'),
               404: problem('No such user'),
-              ...(!isActive && { 409: problem('This is the last super admin') }),
+              409: problem(
+                isActive
+                  ? 'The user belongs to other accounts, or a machine asks about somebody who can sign in'
+                  : 'This is the last super admin, or the user belongs to other accounts',
+              ),
             },
           },
         },

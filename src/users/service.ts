@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { AccountsService } from '../accounts/service.ts'
 import type { AnonymousCaller } from '../audit/events.ts'
 import type { AuditRepository } from '../audit/repository.ts'
@@ -8,12 +9,12 @@ import { AppError, fail } from '../errors.ts'
 import { isUuid, newId } from '../ids.ts'
 import type { Mailer } from '../mail/service.ts'
 import type { PasswordOwner, PasswordRules } from '../passwords/rules.ts'
-import { holdsIn } from '../permissions.ts'
+import { anywhere } from '../permissions.ts'
 import { type Caller, isMachine } from '../principal.ts'
 import { assertMatches, type IfMatch } from '../revisions.ts'
 import type { RolesService } from '../roles/service.ts'
 import type { SessionsRepository } from '../sessions/repository.ts'
-import { refuseTakeover } from './protection.ts'
+import { isOneself, type RecencyCheck, refuseTakeover, refuseTakeoverAcrossAccounts } from './protection.ts'
 import type { UserChanges, UserRow, UsersRepository } from './repository.ts'
 
 export type NewUser = Omit<UserChanges, 'email' | 'key'> & { email: string; password: string; key?: string }
@@ -43,6 +44,7 @@ type Dependencies = {
   passwordRules: PasswordRules
   mailer: Mailer
   audit: AuditRepository
+  assertRecentAuthentication: RecencyCheck
   /** Whether a password set by an administrator must be changed at the next sign-in. */
   mustChangeWhenSetByAdmin: boolean
 }
@@ -59,6 +61,7 @@ export function createUsersService(dependencies: Dependencies) {
     passwordRules,
     mailer,
     audit,
+    assertRecentAuthentication,
     mustChangeWhenSetByAdmin,
   } = dependencies
   const { db } = database
@@ -154,23 +157,30 @@ export function createUsersService(dependencies: Dependencies) {
     },
 
     /**
-     * An administrator's change. A new password ends every session of the person; a new home account moves them.
-     * @throws AppError user_not_found, grant_exceeds_own, user_is_protected, precondition_failed, email_taken,
+     * An administrator's change. A new password ends every session of the person; a new home account moves them. Who
+     * somebody is and can be is for administrators who reach as far as the person does; one's own password is not set
+     * here. A person who sets somebody's password or email has authenticated recently.
+     * @throws AppError user_not_found, grant_exceeds_own, user_is_protected, user_belongs_to_other_accounts,
+     * not_for_oneself, email_change_not_allowed, reauthentication_required, precondition_failed, email_taken,
      * user_key_taken, account_not_found, insufficient_scope, validation_failed, last_super_admin
      */
     async updateUser(caller: Caller, id: string, update: UserUpdate, ifMatch: IfMatch): Promise<UserRow> {
       const { password, mustChangePassword = mustChangeWhenSetByAdmin, accountId, ...changes } = update
       const hash =
-        password === undefined || !takesPasswords(caller)
+        password === undefined || !takesPasswords(caller) || isOneself(caller.principal, id)
           ? undefined
           : await hashed(password, { ...(await this.getUser(id)), ...changes })
       return await transact(db, async (tx) => {
         const user = (await users.lockUser(id, tx)) ?? fail('user_not_found')
         assertMatches(ifMatch, user.revision)
         if (caller.principal.type !== 'api_key') await roles.assertCoversPerson(caller, id, tx)
+        if (isOneself(caller.principal, id)) assertOwnToChange(caller, user, update)
+        else if (touchesPower(user, update))
+          await refuseTakeoverAcrossAccounts(caller, id, 'postern.users:write', users, tx)
         if (password !== undefined || touchesIdentity(user, changes))
           await refuseTakeover(caller, id, users, tx)
         if (password !== undefined && hash === undefined) throw refusedPassword(caller)
+        if (hash !== undefined || changesEmail(user, changes)) await assertRecentAuthentication(caller, tx)
         if (accountId !== undefined && accountId !== user.accountId)
           await this.changeHome(caller, user, accountId, tx)
         await this.writeChanges(caller, user, changes, tx)
@@ -182,20 +192,21 @@ export function createUsersService(dependencies: Dependencies) {
     },
 
     /**
-     * A person's change to their own record. An email is taken only unchanged, or from somebody who could write
-     * the record as an administrator.
-     * @throws AppError user_not_found, email_change_not_allowed, precondition_failed
+     * A person's change to their own record. An email is taken only unchanged, or from an administrator of every account
+     * who has authenticated recently: others show that they read it (`requestEmailChange`), and learn here nothing of
+     * who has which.
+     * @throws AppError user_not_found, email_change_not_allowed, reauthentication_required, precondition_failed,
+     * email_taken
      */
     async updateOwn(caller: Caller, id: string, changes: UserChanges, ifMatch: IfMatch): Promise<UserRow> {
       return await transact(db, async (tx) => {
         const user = (await users.lockUser(id, tx)) ?? fail('user_not_found')
         assertMatches(ifMatch, user.revision)
-        const { email, ...others } = changes
-        if (email !== undefined && email !== user.email) {
-          if (!holdsIn(caller.principal, 'postern.users:write', user.accountId))
-            throw new AppError('email_change_not_allowed')
-          await this.writeChanges(caller, user, changes, tx)
-        } else await this.writeChanges(caller, user, others, tx)
+        assertOwnToChange(caller, user, changes)
+        const { email: _, ...others } = changes
+        const isNewEmail = changesEmail(user, changes)
+        if (isNewEmail) await assertRecentAuthentication(caller, tx)
+        await this.writeChanges(caller, user, isNewEmail ? changes : others, tx)
         return (await users.findUser(id, tx)) ?? fail('user_not_found')
       })
     },
@@ -246,18 +257,22 @@ export function createUsersService(dependencies: Dependencies) {
       })
     },
 
-    /** @throws AppError user_not_found, grant_exceeds_own, last_super_admin */
+    /** @throws AppError user_not_found, grant_exceeds_own, user_belongs_to_other_accounts, last_super_admin */
     async setActive(caller: Caller, id: string, isActive: boolean, ifMatch?: IfMatch): Promise<UserRow> {
       return await this.updateUser(caller, id, { isActive }, ifMatch)
     },
 
-    /** @throws AppError user_not_found, grant_exceeds_own, user_is_protected, last_super_admin, precondition_failed */
+    /**
+     * @throws AppError user_not_found, grant_exceeds_own, user_is_protected, user_belongs_to_other_accounts,
+     * last_super_admin, precondition_failed
+     */
     async deleteUser(caller: Caller, id: string, ifMatch: IfMatch): Promise<void> {
       await transact(db, async (tx) => {
         const user = (await users.lockUser(id, tx)) ?? fail('user_not_found')
         assertMatches(ifMatch, user.revision)
         await refuseTakeover(caller, id, users, tx)
         await roles.assertCoversPerson(caller, id, tx)
+        await refuseTakeoverAcrossAccounts(caller, id, 'postern.users:delete', users, tx)
         await this.deleteLocked(caller, user, tx)
         await roles.assertSuperAdminStays(tx)
       })
@@ -395,10 +410,34 @@ export function createUsersService(dependencies: Dependencies) {
 const vouches = ({ principal }: Caller): boolean => principal.type === 'system'
 
 /** Whether the change is of who the person is and can be, and not only of how they are called and described. */
-const touchesIdentity = (user: UserRow, { email, key, isActive }: UserChanges): boolean =>
-  (email !== undefined && email !== user.email) ||
-  (key !== undefined && key !== user.key) ||
-  (isActive !== undefined && isActive !== user.isActive)
+const touchesIdentity = (user: UserRow, changes: UserChanges): boolean =>
+  changesEmail(user, changes) ||
+  changesKey(user, changes) ||
+  (changes.isActive !== undefined && changes.isActive !== user.isActive)
+
+/** Whether the change gives somebody else the person's place, or the person another one: rules read attributes too. */
+const touchesPower = (user: UserRow, update: UserUpdate): boolean =>
+  update.password !== undefined || touchesIdentity(user, update) || changesAttributes(user, update)
+
+const changesEmail = (user: UserRow, { email }: UserChanges): boolean =>
+  email !== undefined && email !== user.email
+
+const changesKey = (user: UserRow, { key }: UserChanges): boolean => key !== undefined && key !== user.key
+
+const changesAttributes = (user: UserRow, { attributes }: UserChanges): boolean =>
+  attributes !== undefined && !isDeepStrictEqual(attributes, user.attributes)
+
+/**
+ * Of one's own record: the password and, but for administrators of every account, the email change where the old ones
+ * are shown; what rules go by is for those administrators too.
+ * @throws AppError not_for_oneself, email_change_not_allowed
+ */
+function assertOwnToChange({ principal }: Caller, user: UserRow, update: UserUpdate): void {
+  if (update.password !== undefined) throw new AppError('not_for_oneself')
+  if (principal.scopes.has(anywhere('postern.users:write'))) return
+  if (changesEmail(user, update)) throw new AppError('email_change_not_allowed')
+  if (changesKey(user, update) || changesAttributes(user, update)) throw new AppError('not_for_oneself')
+}
 
 /** Whether the two are one address, or both none. */
 export const isSameEmail = (one: string | null, other: string | null): boolean =>

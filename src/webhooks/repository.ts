@@ -12,6 +12,8 @@ export type WebhookRow = {
   isActive: boolean
   disabledReason: string | null
   previousSecretExpiresAt: Date | null
+  /** Nothing is sent to it before, as what was sent last has failed. */
+  pausedUntil: Date | null
   revision: number
   createdAt: Date
   updatedAt: Date
@@ -51,6 +53,7 @@ const columns = {
   isActive: webhooks.isActive,
   disabledReason: webhooks.disabledReason,
   previousSecretExpiresAt: webhooks.previousSecretExpiresAt,
+  pausedUntil: webhooks.pausedUntil,
   revision: webhooks.revision,
   createdAt: webhooks.createdAt,
   updatedAt: webhooks.updatedAt,
@@ -128,6 +131,16 @@ export function createWebhooksRepository({ db }: Database, environmentId = DEFAU
         .update(webhooks)
         .set({ ...changes, revision: sql`${webhooks.revision} + 1`, updatedAt: sql`now()` })
         .where(own(id))
+    },
+
+    /** Nothing is held against it any more: it is sent to at once. */
+    async forgetFailures(id: string, tx: Tx): Promise<void> {
+      await tx.update(webhooks).set({ failures: 0, failingSince: null, pausedUntil: null }).where(own(id))
+    },
+
+    /** It is tried at once. What has failed until now counts on. */
+    async endPause(id: string, tx: Tx): Promise<void> {
+      await tx.update(webhooks).set({ pausedUntil: null }).where(own(id))
     },
 
     /** The secret of now signs beside the new one until `previousUntil`. */

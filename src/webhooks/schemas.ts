@@ -29,6 +29,10 @@ const fields = {
   is_active: Type.Boolean(),
   disabled_reason: nullable(Type.String({ description: 'Why it was switched off, if nobody did' })),
   previous_secret_expires_at: nullable(Timestamp),
+  paused_until: Type.Unsafe<string | null>({
+    ...nullable(Timestamp),
+    description: 'When it is tried next, as it did not answer several times in a row',
+  }),
   created_at: Timestamp,
   updated_at: Timestamp,
 }
@@ -110,6 +114,7 @@ export const presentWebhook = (row: WebhookRow): Static<typeof WebhookSchema> =>
   is_active: row.isActive,
   disabled_reason: row.disabledReason,
   previous_secret_expires_at: row.previousSecretExpiresAt?.toISOString() ?? null,
+  paused_until: row.pausedUntil?.toISOString() ?? null,
   created_at: row.createdAt.toISOString(),
   updated_at: row.updatedAt.toISOString(),
 })

@@ -8,20 +8,23 @@ import type { Vault } from '../vault.ts'
 import type { Addresses } from './addresses.ts'
 import { type Answer, post } from './delivery.ts'
 import { TEST_EVENT } from './events.ts'
-import type { DueDelivery, Outbox } from './outbox.ts'
+import { type DueDelivery, FAILURES_BEFORE_PAUSE, type Outbox } from './outbox.ts'
 import { signatureHeaders } from './signature.ts'
 
 /** How long to wait after each failed try, in seconds: three days in all (Standard Webhooks, "Retry schedule"). */
 const WAITS_SECONDS = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]
-/** A webhook that nothing has reached for so long while something was given up is switched off. */
-const DEAD_AFTER_SECONDS = 3 * 86_400
 
 const POLL_MS = 1000
 const TIMEOUT_MS = 10_000
-/** Longer than any try takes: whoever took a message and has not answered by then was killed. */
-const LEASE_SECONDS = 30
 const AT_ONCE_PER_WEBHOOK = 4
 const AT_ONCE = 32
+/** What is read at a time, to be sent as the ones before it are done. */
+const TAKEN_PER_WEBHOOK = 50
+const TAKEN_IN_ALL = 500
+/** Whoever took a message and has not told of it by then was killed. */
+const LEASE_SECONDS = 60
+/** What is not begun by then could outlast its lease, and is left to whoever takes it next. */
+const BEGUN_WITHIN_MS = LEASE_SECONDS * 1000 - TIMEOUT_MS - 5000
 /** RFC 9110 §15.5.11: the receiver is there no more, and will not be. */
 const GONE = 410
 
@@ -36,6 +39,9 @@ type Dependencies = {
   onWarning: (details: Record<string, unknown>, message: string) => void
 }
 
+/** A message that was taken and not begun. */
+type Held = { delivery: DueDelivery; begunBefore: number }
+
 /**
  * Sends what the outbox holds: those of one subject one after the other, at least once. Any number of processes may do
  * so at once.
@@ -43,6 +49,7 @@ type Dependencies = {
 export function createWebhookSender(dependencies: Dependencies) {
   const { database, outbox, auditOf, vault, addresses, clock, onDelivery, onWarning } = dependencies
   const stopping = new AbortController()
+  const held = new Map<string, Held[]>()
   const underWay = new Map<string, number>()
   const sending = new Set<Promise<void>>()
   let polling: Promise<void> | undefined
@@ -69,9 +76,9 @@ export function createWebhookSender(dependencies: Dependencies) {
         signal: stopping.signal,
       },
     )
-    if (stopping.signal.aborted && answer.status === undefined) return
+    if (stopping.signal.aborted && answer.status === undefined) return await outbox.release([delivery.id])
     if (answer.status !== undefined && answer.status >= 200 && answer.status < 300) {
-      await outbox.markDelivered(delivery.id, answer.status)
+      await outbox.markDelivered(delivery, answer.status)
       onDelivery('delivered')
     } else if (answer.status === GONE) {
       await giveUp(delivery, GONE, 'the receiver says that it is gone')
@@ -80,21 +87,32 @@ export function createWebhookSender(dependencies: Dependencies) {
   }
 
   async function retry(delivery: DueDelivery, { status, error }: Answer): Promise<void> {
-    const wait = WAITS_SECONDS[delivery.attempts - 1]
+    const wait = WAITS_SECONDS[delivery.attempts]
     const reason = error ?? `the receiver answered ${status}`
-    if (wait === undefined) {
-      await giveUp(delivery, status, reason)
-      if (await outbox.hasBeenDeadFor(delivery.webhookId, DEAD_AFTER_SECONDS))
-        await disable(delivery, 'Nothing has reached it for three days')
-      return
+    if (wait === undefined) await giveUp(delivery, status, reason)
+    else {
+      // A tenth more or less, so that what failed together does not come back together.
+      await outbox.postpone(delivery, { status, error: reason, seconds: wait * (0.9 + Math.random() * 0.2) })
+      onDelivery('retried')
     }
-    // A tenth more or less, so that what failed together does not come back together.
-    await outbox.postpone(delivery, { status, error: reason, seconds: wait * (0.9 + Math.random() * 0.2) })
-    onDelivery('retried')
+    await noteFailure(delivery)
+  }
+
+  /** A webhook that does not answer is left alone for ever longer, and in the end for good. */
+  async function noteFailure(delivery: DueDelivery): Promise<void> {
+    const { webhookId } = delivery
+    const webhook = await outbox.noteFailure(webhookId)
+    if (webhook?.isDead) await disable(delivery, 'Nothing has reached it for three days')
+    if (!webhook?.isPaused) return
+    if (webhook.failures === FAILURES_BEFORE_PAUSE)
+      onWarning({ webhook: webhookId }, 'a webhook does not answer, and is tried less and less often')
+    const dropped = held.get(webhookId) ?? []
+    held.delete(webhookId)
+    await outbox.release(dropped.map((one) => one.delivery.id))
   }
 
   async function giveUp(delivery: DueDelivery, status: number | undefined, error: string): Promise<void> {
-    await outbox.markFailed(delivery.id, status, error)
+    await outbox.markFailed(delivery, status, error)
     onDelivery('failed')
   }
 
@@ -125,27 +143,51 @@ export function createWebhookSender(dependencies: Dependencies) {
     return previous === undefined ? [secret] : [secret, previous]
   }
 
-  /** Takes what is due and begins to send it. @returns how many were taken */
+  /** Takes what is due and begins to send it, unless there is enough to do. @returns how many were taken */
   async function takeDue(): Promise<number> {
-    const busy = [...underWay].filter(([, count]) => count >= AT_ONCE_PER_WEBHOOK).map(([id]) => id)
-    if (sending.size >= AT_ONCE) return 0
-    const due = await outbox.claim(busy, AT_ONCE_PER_WEBHOOK, LEASE_SECONDS)
+    const waiting = [...held.values()].reduce((sum, { length }) => sum + length, 0)
+    if (waiting >= AT_ONCE) return 0
+    const full = [...underWay].filter(([, count]) => count >= AT_ONCE_PER_WEBHOOK).map(([id]) => id)
+    const begunBefore = performance.now() + BEGUN_WITHIN_MS
+    const due = await outbox.claim([...held.keys(), ...full], {
+      perWebhook: TAKEN_PER_WEBHOOK,
+      inAll: TAKEN_IN_ALL,
+      leaseSeconds: LEASE_SECONDS,
+    })
     for (const delivery of due) {
       const { webhookId } = delivery
-      underWay.set(webhookId, (underWay.get(webhookId) ?? 0) + 1)
-      const sent: Promise<void> = send(delivery)
-        .catch((error: unknown) =>
-          onWarning({ err: error, webhook: webhookId }, 'a webhook could not be sent'),
-        )
-        .finally(() => {
-          sending.delete(sent)
-          const left = (underWay.get(webhookId) ?? 1) - 1
-          if (left > 0) underWay.set(webhookId, left)
-          else underWay.delete(webhookId)
-        })
-      sending.add(sent)
+      held.set(webhookId, [...(held.get(webhookId) ?? []), { delivery, begunBefore }])
     }
+    beginHeld()
     return due.length
+  }
+
+  /** Begins to send what was taken, as far as there is room. */
+  function beginHeld(): void {
+    if (stopping.signal.aborted) return
+    for (const [webhookId, waiting] of held) {
+      while (sending.size < AT_ONCE && (underWay.get(webhookId) ?? 0) < AT_ONCE_PER_WEBHOOK) {
+        const next = waiting.shift()
+        if (!next) break
+        if (performance.now() < next.begunBefore) begin(next.delivery)
+      }
+      if (waiting.length === 0) held.delete(webhookId)
+    }
+  }
+
+  function begin(delivery: DueDelivery): void {
+    const { webhookId } = delivery
+    underWay.set(webhookId, (underWay.get(webhookId) ?? 0) + 1)
+    const sent: Promise<void> = send(delivery)
+      .catch((error: unknown) => onWarning({ err: error, webhook: webhookId }, 'a webhook could not be sent'))
+      .finally(() => {
+        sending.delete(sent)
+        const left = (underWay.get(webhookId) ?? 1) - 1
+        if (left > 0) underWay.set(webhookId, left)
+        else underWay.delete(webhookId)
+        beginHeld()
+      })
+    sending.add(sent)
   }
 
   async function poll(): Promise<void> {
@@ -156,9 +198,13 @@ export function createWebhookSender(dependencies: Dependencies) {
         return 0
       })
       // While there is more, the next follows as soon as one of these is done.
-      if (taken > 0) await Promise.race(sending)
+      if (sending.size > 0 && (taken > 0 || held.size > 0)) await Promise.race(sending)
       else await sleep(POLL_MS, undefined, { signal }).catch(() => {})
     }
+  }
+
+  async function finish(): Promise<void> {
+    while (sending.size > 0) await Promise.all(sending)
   }
 
   return {
@@ -167,16 +213,19 @@ export function createWebhookSender(dependencies: Dependencies) {
       polling = poll()
     },
 
-    /** Takes no more; what is under way is sent again by whoever comes after. */
+    /** Takes no more; what was taken and has not arrived is sent by whoever comes after. */
     async stop(): Promise<void> {
       stopping.abort()
       await polling
-      await Promise.all(sending)
+      await finish()
+      const left = [...held.values()].flat().map(({ delivery }) => delivery.id)
+      held.clear()
+      await outbox.release(left).catch(() => {})
     },
 
     /** Sends what is due, once, and returns. */
     async sendDue(): Promise<void> {
-      do await Promise.all(sending)
+      do await finish()
       while ((await takeDue()) > 0)
     },
   }

@@ -105,6 +105,7 @@ export function createWebhooksService(dependencies: Dependencies) {
         const webhook = await lock(id, tx)
         assertMatches(ifMatch, webhook.revision)
         await webhooks.updateWebhook(id, { ...update, ...(update.isActive && { disabledReason: null }) }, tx)
+        if (update.isActive || update.url !== undefined) await webhooks.forgetFailures(id, tx)
         await record('webhook.updated', caller, webhook, { fields: Object.keys(update) }, tx)
         return await read(id, tx)
       })
@@ -147,6 +148,7 @@ export function createWebhooksService(dependencies: Dependencies) {
       return await transact(db, async (tx) => {
         const webhook = await lock(id, tx)
         const delivery = (await webhooks.redeliver(id, deliveryId, tx)) ?? fail('delivery_not_found')
+        await webhooks.endPause(id, tx)
         await record('webhook.redelivered', caller, webhook, { delivery_id: deliveryId }, tx)
         return delivery
       })
@@ -157,6 +159,7 @@ export function createWebhooksService(dependencies: Dependencies) {
       return await transact(db, async (tx) => {
         const webhook = await lock(id, tx)
         const messageId = newId()
+        await webhooks.endPause(id, tx)
         return await webhooks.insertDelivery(
           {
             id: newId(),

@@ -2,9 +2,17 @@ import t from 'tap'
 import { anApiKey, anEnvironment, inEnvironment } from '../helpers/api-keys.ts'
 import { buildTestApp, type Client, type Person } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
+import { isProblem } from '../helpers/hostile.ts'
+import { aClient, basic, sendForm } from '../helpers/oauth.ts'
 
 const postern = await buildTestApp(t, {
-  env: { ACCOUNTS_OPEN_CREATION: 'true', ACCOUNTS_PER_PERSON: '2' },
+  env: {
+    ACCOUNTS_OPEN_CREATION: 'true',
+    ACCOUNTS_PER_PERSON: '2',
+    // Nobody listens there, and nothing is sent: jobs are not worked through here.
+    SMTP_URL: 'smtp://127.0.0.1:9',
+    MAIL_FROM: 'postern@postern.test',
+  },
 })
 const { anonymous, root, person, as } = postern
 
@@ -144,6 +152,130 @@ t.test('8.4.1: an owner reaches nobody and nothing in other accounts', async (t)
     await client.delete(`/api/v1/accounts/${own.account}`),
   ]
   for (const answer of refused) t.equal(answer.statusCode, 403)
+})
+
+/** Somebody at home in an account, with a role of the application in another one. */
+async function ofTwoAccounts(home: string) {
+  const vic = await person(undefined, { accountId: home })
+  const other = await postern.account()
+  const finance = idOf(await root.post('/api/v1/roles', { name: `role-${++made}`, scopes: ['invoice:pay'] }))
+  await root.post(`/api/v1/users/${vic.id}/roles`, { role_id: finance, account_id: other })
+  return { vic, other, finance }
+}
+
+t.test('8.2.2: who administers an account does not become somebody who belongs to others too', async (t) => {
+  const own = await owner()
+  const { vic, other, finance } = await ofTwoAccounts(own.account)
+  const user = `/api/v1/users/${vic.id}`
+  const body = { email: `${vic.id}@postern.test`, key: `key-${vic.id}`, attributes: { vip: true } }
+  const attacks = [
+    () => own.client.post(`${user}/unlock`),
+    () => own.client.delete(`${user}/mfa`),
+    () => own.client.patch(user, { attributes: body.attributes }),
+    () => own.client.patch(user, { key: body.key }),
+    () => own.client.patch(user, { email: body.email }),
+    () => own.client.put(user, { full_name: 'x', ...body }),
+    () => own.client.patch(user, { password: 'a password of the attacker' }),
+    () => own.client.put(user, { full_name: 'x', password: 'a password of the attacker' }),
+    () => own.client.post(`${user}/deactivate`),
+    () => own.client.patch(user, { is_active: true }),
+  ]
+  const refuses = async (why: string) => {
+    const before = (await root.get(user)).json()
+    // The last one is no change as long as they are active.
+    for (const [index, attack] of attacks.slice(0, -1).entries())
+      isProblem(t, await attack(), 'user_belongs_to_other_accounts', `${why}, ${index}`)
+    t.same((await root.get(user)).json(), before)
+  }
+
+  await refuses('a member elsewhere')
+  t.ok(await signInTo(vic, other), 'with their own password')
+  t.equal((await own.client.post(`${user}/password-reset`)).statusCode, 202, 'which proves the mailbox')
+  await root.delete(`/api/v1/accounts/${other}/members/${vic.id}`)
+  const everywhere = await root.post(`${user}/roles`, { role_id: finance, account_id: null })
+  await refuses('a role in every account')
+  await root.delete(`${user}/roles/${idOf(everywhere)}`)
+
+  for (const [index, attack] of attacks.entries())
+    t.match(String((await attack()).statusCode), /^20[04]$/, `no longer elsewhere, ${index}`)
+})
+
+t.test('administrators of every account reach whoever belongs to several', async (t) => {
+  const own = await owner()
+  const { vic } = await ofTwoAccounts(own.account)
+  const user = `/api/v1/users/${vic.id}`
+
+  for (const call of [
+    () => own.client.patch(user, { full_name: 'Vic', phone_number: '1' }),
+    () => root.post(`${user}/unlock`),
+    () => root.delete(`${user}/mfa`),
+    () => root.patch(user, { attributes: { vip: true }, password: 'a password of the operator' }),
+    () => root.post(`${user}/deactivate`),
+    () => root.delete(user),
+    () => root.post(`${user}/erase`),
+  ])
+    t.match(String((await call()).statusCode), /^20[04]$/)
+})
+
+t.test('nor does a client of one account delete or erase whoever belongs to others', async (t) => {
+  const [home, other] = [await postern.account(), await postern.account()]
+  const scopes = ['postern.users:delete', 'postern.users:write']
+  const client = await aClient(postern, { account_id: home, scopes })
+  const granted = await sendForm(
+    postern,
+    '/oauth2/token',
+    { grant_type: 'client_credentials' },
+    basic(client),
+  )
+  const machine = as(granted.json<{ access_token: string }>().access_token)
+  const key = (await anApiKey(postern)).client
+  const synced = idOf(await key.post('/api/v1/users', { key: `synced-${++made}`, account_id: home }))
+  await root.put(`/api/v1/accounts/${other}/members/${synced}`)
+  const user = `/api/v1/users/${synced}`
+
+  for (const call of [
+    () => machine.delete(user),
+    () => machine.post(`${user}/erase`),
+    () => machine.post(`${user}/deactivate`),
+  ])
+    isProblem(t, await call(), 'user_belongs_to_other_accounts')
+  await root.delete(`/api/v1/accounts/${other}/members/${synced}`)
+  t.equal((await machine.delete(user)).statusCode, 204)
+})
+
+t.test('whoever belongs to others can be sent away from their home', async (t) => {
+  const own = await owner()
+  const { vic, other } = await ofTwoAccounts(own.account)
+  const onlyHere = await person('GUEST', { accountId: own.account })
+  const admin = await person('ADMIN', { accountId: own.account })
+  const members = `/api/v1/accounts/${own.account}/members`
+  const founder = await person(undefined, { accountId: own.account })
+  const founded = idOf(await founder.client.post('/api/v1/accounts', named()))
+
+  const gone = await own.client.delete(`${members}/${vic.id}`)
+
+  t.equal(gone.statusCode, 204)
+  t.match((await root.get(`/api/v1/users/${vic.id}`)).json(), { account_id: null })
+  t.equal((await vic.client.get('/api/v1/users/me')).statusCode, 401, 'tokens of before are void')
+  t.equal((await own.client.get(`/api/v1/users/${vic.id}`)).statusCode, 404)
+  await t.rejects(signInTo(vic, own.account))
+  const there = await signInTo(vic, other)
+  t.match((await there.get('/api/v1/users/me/permissions')).json(), { scopes: ['invoice:pay'] })
+  const otherAdmin = await person('ACCOUNT_ADMIN', { accountId: other })
+  const taken = await otherAdmin.client.patch(`/api/v1/users/${vic.id}`, { password: 'a password of theirs' })
+  isProblem(t, taken, 'user_not_found', 'the home does not pass to the account that is left')
+  isProblem(t, await own.client.delete(`${members}/${onlyHere.id}`), 'home_account_membership')
+  isProblem(t, await own.client.delete(`${members}/${admin.id}`), 'grant_exceeds_own')
+  t.equal(
+    (await own.client.delete(`${members}/${founder.id}`)).statusCode,
+    204,
+    'whatever they are elsewhere',
+  )
+  t.ok(await signInTo(founder, founded))
+  const [event] = (await root.get(`/api/v1/audit-events?target_id=${vic.id}&action=member.removed`)).json<
+    { details: unknown }[]
+  >()
+  t.match(event, { details: { was_home: true } })
 })
 
 t.test('machines, and people in other environments, open no account of their own', async (t) => {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { verifyFile } from '../../src/audit/export.ts'
+import { presentCheckpoint } from '../../src/audit/schemas.ts'
 import { type Checkpoint, createCheckpointSigner } from '../../src/audit/signing.ts'
 import { createServices } from '../../src/services.ts'
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
@@ -11,7 +12,7 @@ import { PASSWORD, SECRET_KEY, testConfig } from '../helpers/config.ts'
 import { isProblem } from '../helpers/hostile.ts'
 import { walk } from '../helpers/lists.ts'
 import { isInTime } from '../policy/in-time.ts'
-import { asIntruder, events, rememberTrail, rewriteFrom } from './intruder.ts'
+import { asIntruder, events, inAnotherProcess, rememberTrail, rewriteFrom } from './intruder.ts'
 
 const HMAC_KEY = 'a key for checkpoints that only the tests have'
 const DAY = 86_400_000
@@ -33,6 +34,12 @@ async function aTrail(postern: TestApp, changes = 12): Promise<void> {
     await root.patch(`/api/v1/users/${rootId}`, { full_name: `Root ${index}`, phone_number: `${index}` })
   await postern.services.auditChain.seal()
 }
+
+/** A statement that makes events of 50 minutes ago; those with a key for their repetitions are open refusals. */
+const manyEvents = (count: number, repeatKey = 'null'): string => `
+  insert into audit_events (id, environment_id, occurred_at, action, outcome, actor_type, details, repeat_key)
+  select gen_random_uuid(), (select id from environments limit 1), now() - interval '50 minutes', 'sign_in.refused',
+    'refused', 'anonymous', '{}', ${repeatKey} from generate_series(1, ${count}) n`
 
 const faultOf = async ({ services }: TestApp, kept: Checkpoint[] = []) =>
   (await services.auditChain.verify({ kept })).fault
@@ -196,8 +203,8 @@ t.test('the chain of the audit trail', async (t) => {
         [
           `delete from audit_chain ${link(second?.id)}`,
           `delete from audit_events ${event(second?.id)}`,
-          `update audit_chain set position = -position where position > ${second?.position}`,
-          `update audit_chain set position = -position - 1 where position < 0`,
+          `update audit_chain set position = position + 1000000 where position > ${second?.position}`,
+          `update audit_chain set position = position - 1000001 where position > 1000000`,
         ],
         { position: second?.position, id: third?.id },
       ],
@@ -213,8 +220,8 @@ t.test('the chain of the audit trail', async (t) => {
       [
         'an event put in, with a place',
         [
-          `update audit_chain set position = -position where position > ${first?.position}`,
-          `update audit_chain set position = -position + 1 where position < 0`,
+          `update audit_chain set position = position + 1000000 where position > ${first?.position}`,
+          `update audit_chain set position = position - 999999 where position > 1000000`,
           `insert into audit_events select '00000000-0000-7000-8000-000000000001', environment_id, occurred_at, action, outcome,
             actor_type, actor_id, target_type, target_id, account_id, request_id, details, null, null, 1
             from audit_events ${event(first?.id)}`,
@@ -263,17 +270,17 @@ t.test('the chain of the audit trail', async (t) => {
     await pool.query(`insert into audit_events (id, environment_id, occurred_at, action, outcome, actor_type, details)
       select '00000000-0000-7000-8000-000000000004', environment_id, now() - interval '3 days', action, outcome, 'system', '{}'
       from audit_events limit 1`)
-    await auditChain.seal()
+    await inAnotherProcess(services).seal()
 
     t.equal((await faultOf(postern))?.eventId, '00000000-0000-7000-8000-000000000004')
     await restore()
   })
 
   await t.test('is told from one that was written anew by its checkpoints', async (t) => {
-    const restore = await rememberTrail(pool)
     const before = await auditChain.checkpoint()
     await aTrail(postern)
     const kept = await auditChain.checkpoint()
+    const restore = await rememberTrail(pool)
     if (!before || !kept) throw new Error('there is no checkpoint')
 
     await rewriteFrom(pool, before.position + 3, `action = 'user.created'`)
@@ -283,7 +290,9 @@ t.test('the chain of the audit trail', async (t) => {
     })
     const unseen = await faultOf(postern)
     const byKept = await faultOf(postern, [kept])
-    await auditChain.checkpoint()
+    await t.rejects(auditChain.seal(), { message: /written anew/ }, 'who has seen it adds nothing to it')
+    await t.rejects(auditChain.checkpoint(), { message: /written anew/ }, 'and signs nothing')
+    await inAnotherProcess(services).checkpoint()
     const afterwards = await faultOf(postern, [kept])
 
     for (const fault of [byStored, byKept, afterwards]) {
@@ -316,6 +325,38 @@ t.test('the chain of the audit trail', async (t) => {
     const byKept = await faultOf(postern, [kept])
 
     t.match([byStored, byKept], [{ position: cut }, { position: cut }])
+    await t.rejects(auditChain.checkpoint(), { message: /written anew/ })
+    await restore()
+  })
+
+  await t.test('is not covered by a checkpoint under a key that only the intruder has', async (t) => {
+    const kept = await auditChain.checkpoint()
+    const restore = await rememberTrail(pool)
+    if (!kept) throw new Error('there is no checkpoint')
+    const intruder = createCheckpointSigner({
+      vault: undefined,
+      hmacKey: 'a key of the intruder',
+      previousHmacKey: undefined,
+    })
+    await rewriteFrom(pool, kept.position - 2, `action = 'user.created'`)
+    await asIntruder(pool, async (client) => {
+      const { rows } = await client.query('select hash from audit_chain where position = $1', [kept.position])
+      const { signature } = intruder.sign({ ...kept, hash: rows[0].hash })
+      await client.query('delete from audit_checkpoints where position > $1', [kept.position - 3])
+      await client.query(
+        `insert into audit_checkpoints (id, position, hash, created_at, signature)
+        values (gen_random_uuid(), $1, $2, $3, $4)`,
+        [kept.position, rows[0].hash, kept.createdAt, signature],
+      )
+    })
+
+    const { state, ...lenient } = await auditChain.verify({ acceptsUnknownKeys: true })
+
+    t.match(await faultOf(postern), { position: kept.position, reason: /a key that is not at hand/ })
+    t.match(await faultOf(postern, [kept]), { position: kept.position })
+    t.equal(lenient.fault, undefined)
+    t.equal(state.unverified, 1)
+    t.ok(state.coveredUpTo < kept.position, 'it counts for nothing')
     await restore()
   })
 
@@ -339,6 +380,42 @@ t.test('the chain of the audit trail', async (t) => {
       await restore()
       await auditChain.checkpoint()
     }
+  })
+
+  await t.test('is left as it is when the process ends, and goes on in the next', async (t) => {
+    await pool.query(manyEvents(5000))
+    // So slow that there is something left to do.
+    await pool.query(`create function linger() returns trigger language plpgsql as
+      $$ begin perform pg_sleep(0.3); return null; end $$`)
+    await pool.query(
+      'create trigger linger before insert on audit_chain for each statement execute function linger()',
+    )
+    const sealed = async () => (await events(pool)).length
+    const before = await sealed()
+    const process = inAnotherProcess(services)
+
+    process.start()
+    t.ok(await isInTime(async () => (await sealed()) > before))
+    await process.stop()
+    const left = (await auditChain.backlog()).count
+    await pool.query('drop trigger linger on audit_chain')
+    await auditChain.seal()
+
+    t.ok(left > 1000, 'it did not go on to the end')
+    t.ok((await auditChain.backlog()).count < 5, 'but for refusals that are still open')
+    t.equal(await faultOf(postern), undefined)
+  })
+
+  await t.test('takes any number of refusals that were left open, and signs in between', async (t) => {
+    const before = (await events(pool)).length
+    await pool.query(manyEvents(11_000, `'open ' || n`))
+
+    await auditChain.seal()
+
+    t.equal((await events(pool)).length, before + 11_000)
+    const { state, fault } = await auditChain.verify()
+    t.equal(fault, undefined)
+    t.ok(state.coveredUpTo >= before + 10_000)
   })
 })
 
@@ -407,8 +484,10 @@ t.test('checkpoints', async (t) => {
       t.ok(state.checkpoints >= 3)
       t.ok(state.unverified <= 1, 'no more than the one that was kept')
     }
-    const { state } = await auditChain.verify()
+    const { state, fault } = await auditChain.verify({ acceptsUnknownKeys: true })
+    t.equal(fault, undefined)
     t.equal(state.unverified, state.checkpoints, 'whoever has the first key only knows that the hashes fit')
+    t.match(await faultOf(postern), { reason: /a key that is not at hand/ }, 'which is not enough')
     await asIntruder(database.pool, async (client) => await client.query('delete from audit_checkpoints'))
   })
 })
@@ -445,6 +524,8 @@ t.test('what is older than AUDIT_RETENTION_DAYS', async (t) => {
 
       const removed = await auditChain.applyRetention()
       const left = await events(pool)
+      let exported = ''
+      for await (const lines of auditChain.exportLines({})) exported += lines
       const { fault, removedUpTo } = await auditChain.verify({ kept: [kept] })
       const { rows } = await pool.query('select from audit_personal_data')
 
@@ -455,6 +536,9 @@ t.test('what is older than AUDIT_RETENTION_DAYS', async (t) => {
       t.equal(fault, undefined)
       t.equal(rows.length, 0)
       t.equal(await auditChain.applyRetention(), 0, 'what is young stays')
+      const [anchor, next] = exported.split('\n')
+      t.match(JSON.parse(anchor ?? ''), { position: kept.position, removed_up_to: kept.position })
+      t.match(JSON.parse(next ?? ''), { position: kept.position + 1, previous_hash: kept.hash })
     },
   )
 
@@ -520,12 +604,14 @@ t.test('an export', async (t) => {
       .split('\n')
       .slice(0, -1)
       .map((line) => JSON.parse(line))
-  const verify = async (lines: unknown[], isPartial = false, checkpoints = [kept]) => {
+  const signer = createCheckpointSigner({ vault: services.vault, ...services.config.audit })
+  const verification = async (lines: unknown[], checkpoints = [kept], isPartial = false) => {
     const path = join(folder, 'audit.jsonl')
     await writeFile(path, lines.map((line) => `${JSON.stringify(line)}\n`).join(''))
-    const signer = createCheckpointSigner({ vault: services.vault, ...services.config.audit })
-    return (await verifyFile(path, { signer, kept: checkpoints, isPartial })).fault
+    return await verifyFile(path, { signer, kept: checkpoints, isPartial })
   }
+  const verify = async (lines: unknown[], isPartial = false, checkpoints = [kept]) =>
+    (await verification(lines, checkpoints, isPartial)).fault
   const response = await root.get('/api/v1/audit-events/export')
   const lines = linesOf(response.body)
 
@@ -603,7 +689,6 @@ t.test('an export', async (t) => {
     const address = { personal: { ...lines[4].personal, address: '192.0.2.1' } }
 
     t.equal(await verify(lines), undefined)
-    t.equal(await verify(lines.slice(3)), undefined, 'where it begins is for whoever made it to say')
     t.equal(
       await verify(changed(4, { personal: null, personal_salt: null })),
       undefined,
@@ -628,5 +713,40 @@ t.test('an export', async (t) => {
     await t.rejects(verify([{ position: 1 }]), {
       message: 'Line 1 is not one of an export of the audit trail.',
     })
+  })
+
+  await t.test('does not hide where it begins', async (t) => {
+    const facts = { position: 5, hash: lines[4].hash, removedUpTo: 0, createdAt: new Date() }
+    const middle = signer.sign(facts)
+    const early = signer.sign({ ...facts, position: 3, hash: lines[2].hash })
+    const removal = signer.sign({ ...facts, removedUpTo: 5 })
+    const stranger = createCheckpointSigner({
+      vault: undefined,
+      hmacKey: 'another key',
+      previousHmacKey: undefined,
+    })
+    const headed = (checkpoint: Checkpoint) => [presentCheckpoint(checkpoint), ...lines.slice(5)]
+
+    t.match(await verification(lines), { fault: undefined, beginsAt: undefined, removedUpTo: 0 })
+    t.match(
+      await verification(lines.slice(3)),
+      { fault: undefined, beginsAt: 4 },
+      'said, where nothing is known',
+    )
+    t.match(await verification(lines.slice(5), [middle, kept]), { fault: undefined, beginsAt: 6 })
+    t.match(
+      await verification(headed(removal), [early, kept]),
+      { fault: undefined, beginsAt: undefined, removedUpTo: 5 },
+      'retention has removed the rest',
+    )
+    for (const [what, forged, checkpoints, position] of [
+      ['a beginning that a kept checkpoint speaks of', lines.slice(8), [middle, kept], 9],
+      ['another end of it than the kept one', lines.slice(5), [{ ...middle, hash: 'x' }, kept], 6],
+      ['a checkpoint that is not of retention', headed(middle), [kept], 5],
+      ['a checkpoint that was changed', headed({ ...removal, createdAt: new Date(0) }), [kept], 5],
+      ['one of another key', headed(stranger.sign({ ...facts, removedUpTo: 5 })), [early, kept], 6],
+      ['lines missing after it', [presentCheckpoint(removal), ...lines.slice(6)], [kept], 6],
+    ] as const)
+      t.equal((await verification([...forged], [...checkpoints])).fault?.position, position, what)
   })
 })

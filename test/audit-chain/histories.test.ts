@@ -5,7 +5,7 @@ import { SYSTEM } from '../../src/principal.ts'
 import { createServices } from '../../src/services.ts'
 import { SECRET_KEY, testConfig } from '../helpers/config.ts'
 import { freshDatabase } from '../helpers/database.ts'
-import { asIntruder, events, rewriteFrom } from './intruder.ts'
+import { asIntruder, events, inAnotherProcess, putInBelow, rememberTrail, rewriteFrom } from './intruder.ts'
 
 const DAY = 86_400_000
 const RETENTION_DAYS = 30
@@ -38,7 +38,18 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
 )
 
 /** One thing that somebody with SQL does to the sealed part; `at` says where in it. */
-const KINDS = ['none', 'edit', 'remove', 'cut', 'swap', 'insert', 'rewrite', 'personal', 'end'] as const
+const KINDS = [
+  'none',
+  'edit',
+  'remove',
+  'cut',
+  'swap',
+  'insert',
+  'below',
+  'rewrite',
+  'personal',
+  'end',
+] as const
 const tampering = fc.record({
   kind: fc.constantFrom(...KINDS),
   at: fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
@@ -59,8 +70,9 @@ t.test('a trail is not right if and only if somebody has changed it', async (t) 
     clock: { now: () => new Date(now) },
   })
   t.teardown(async () => await services.close())
-  const { audit, auditChain, database } = services
+  const { audit, database } = services
   const { pool } = database
+  let auditChain = inAnotherProcess(services)
   const ids = Array.from({ length: 5 }, (_, index) => `00000000-0000-7000-8000-00000000010${index}`)
 
   async function live(step: Step, kept: Checkpoint[]): Promise<void> {
@@ -93,7 +105,14 @@ t.test('a trail is not right if and only if somebody has changed it', async (t) 
     }
   }
 
-  /** Returns false where there is nothing to do it to. */
+  async function removedUpTo(): Promise<number> {
+    const { rows } = await pool.query<{ position: string | null }>(
+      'select max(removed_up_to) as position from audit_checkpoints',
+    )
+    return Number(rows[0]?.position ?? 0)
+  }
+
+  /** Does nothing where there is nothing to do it to. */
   async function tamper(kind: (typeof KINDS)[number], at: number): Promise<void> {
     const sealed = await events(pool)
     const index = Math.floor(at * sealed.length)
@@ -112,8 +131,10 @@ t.test('a trail is not right if and only if somebody has changed it', async (t) 
         case 'cut':
           await client.query('delete from audit_events where id = $1', [id])
           await client.query('delete from audit_chain where position = $1', [position])
-          await client.query('update audit_chain set position = -position where position > $1', [position])
-          await client.query('update audit_chain set position = -position - 1 where position < 0')
+          await client.query('update audit_chain set position = position + 1000000 where position > $1', [
+            position,
+          ])
+          await client.query('update audit_chain set position = position - 1000001 where position > 1000000')
           break
         case 'swap':
           if (!next) break
@@ -131,8 +152,10 @@ t.test('a trail is not right if and only if somebody has changed it', async (t) 
           ])
           break
         case 'insert':
-          await client.query('update audit_chain set position = -position where position >= $1', [position])
-          await client.query('update audit_chain set position = 1 - position where position < 0')
+          await client.query('update audit_chain set position = position + 1000000 where position >= $1', [
+            position,
+          ])
+          await client.query('update audit_chain set position = position - 999999 where position > 1000000')
           await client.query(
             `insert into audit_events (id, environment_id, occurred_at, action, outcome, actor_type, details)
             select '00000000-0000-7000-8000-000000000200', environment_id, occurred_at, action, outcome, actor_type, details
@@ -147,6 +170,9 @@ t.test('a trail is not right if and only if somebody has changed it', async (t) 
             ($1, '00000000-0000-7000-8000-000000000200', 'forged')`,
             [position],
           )
+          break
+        case 'below':
+          await putInBelow(client, [-1, 0, (await removedUpTo()) - 1][Math.floor(at * 3)] ?? 0)
           break
         case 'personal':
           await client.query(
@@ -166,18 +192,47 @@ t.test('a trail is not right if and only if somebody has changed it', async (t) 
     })
   }
 
+  /** Nothing has ever happened, and no process has seen anything. */
+  async function beginAnew(): Promise<void> {
+    auditChain = inAnotherProcess(services)
+    await asIntruder(pool, async (client) => {
+      for (const table of [
+        'audit_chain',
+        'audit_checkpoints',
+        'audit_personal_data',
+        'audit_events',
+        'audit_unsealed',
+      ])
+        await client.query(`delete from ${table}`)
+    })
+  }
+
+  await t.test('what is put in before its beginning is found, and not cleared away', async (t) => {
+    await beginAnew()
+    await live({ kind: 'append', people: [0, 1, 2, 3] }, [])
+    await live({ kind: 'pass', days: RETENTION_DAYS + 1 }, [])
+    await live({ kind: 'append', people: [4] }, [])
+    const removed = await removedUpTo()
+    t.equal(removed, 4)
+
+    for (const position of [-1, 0, removed - 1, removed]) {
+      const restore = await rememberTrail(pool)
+      await asIntruder(pool, async (client) => await putInBelow(client, position))
+      now += (RETENTION_DAYS + 1) * DAY
+
+      t.match((await auditChain.verify()).fault, { position, reason: /before the beginning/ })
+      await t.rejects(auditChain.applyRetention(), { message: /before the beginning/ })
+      t.equal((await events(pool))[0]?.position, position, 'it stays')
+
+      now -= (RETENTION_DAYS + 1) * DAY
+      await restore()
+    }
+    t.equal((await auditChain.verify()).fault, undefined)
+  })
+
   await fc.assert(
     fc.asyncProperty(steps, tampering, async (history, { kind, at }) => {
-      await asIntruder(pool, async (client) => {
-        for (const table of [
-          'audit_chain',
-          'audit_checkpoints',
-          'audit_personal_data',
-          'audit_events',
-          'audit_unsealed',
-        ])
-          await client.query(`delete from ${table}`)
-      })
+      await beginAnew()
       const kept: Checkpoint[] = []
       for (const step of history) await live(step, kept)
       const last = await auditChain.checkpoint()

@@ -1,7 +1,38 @@
 import type pg from 'pg'
 import { hashOf } from '../../src/audit/canonical.ts'
+import { createAuditChain } from '../../src/audit/chain.ts'
+import { createChainRepository } from '../../src/audit/chain-repository.ts'
+import { createCheckpointSigner } from '../../src/audit/signing.ts'
+import type { Services } from '../../src/services.ts'
 
 const TABLES = ['audit_events', 'audit_chain', 'audit_personal_data', 'audit_checkpoints', 'audit_unsealed']
+
+/** The chain as another process has it, which has seen nothing of it yet. */
+export const inAnotherProcess = ({ database, vault, config, clock }: Services) =>
+  createAuditChain({
+    database,
+    chain: createChainRepository(database),
+    signer: createCheckpointSigner({ vault, ...config.audit }),
+    clock,
+    retentionDays: config.audit.retentionDays,
+    warn: () => {},
+  })
+
+/** Puts in an event of long ago, with a place of its own where nobody looks. */
+export async function putInBelow(client: pg.PoolClient, position: number): Promise<void> {
+  const id = '00000000-0000-7000-8000-000000000300'
+  await client.query('alter table audit_chain drop constraint if exists audit_chain_position_check')
+  await client.query(
+    `insert into audit_events (id, environment_id, occurred_at, action, outcome, actor_type, details)
+    select $1, gen_random_uuid(), now() - interval '300 days', 'user.updated', 'success', 'system', '{}'`,
+    [id],
+  )
+  await client.query('delete from audit_unsealed where audit_event_id = $1', [id])
+  await client.query(`insert into audit_chain (position, audit_event_id, hash) values ($1, $2, 'forged')`, [
+    position,
+    id,
+  ])
+}
 
 /** Does what whoever has SQL can do: the triggers that guard the trail are told to look away. */
 export async function asIntruder(

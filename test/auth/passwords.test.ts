@@ -1,5 +1,8 @@
+import { readdirSync } from 'node:fs'
+import { getPriority } from 'node:os'
 import t, { type Test } from 'tap'
-import { createPasswordHasher } from '../../src/auth/passwords.ts'
+import { lowerHashingPriority } from '../../src/auth/hashing-priority.ts'
+import { createPasswordHasher, type HashTicket, type PasswordHasher } from '../../src/auth/passwords.ts'
 import { AppError } from '../../src/errors.ts'
 import { buildTestApp } from '../helpers/app.ts'
 import { PASSWORD, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
@@ -10,7 +13,7 @@ const PARAMETERS = {
   timeCost: 2,
   parallelism: 1,
   concurrency: 2,
-  queue: 100,
+  queue: 100 as number | undefined,
 }
 
 const hasherWith = (parameters: Partial<typeof PARAMETERS> = {}) =>
@@ -27,13 +30,13 @@ function refusalOf(password: string, hasher = hasherWith()): string | undefined 
   }
 }
 
-t.test('a hash names its algorithm, version and parameters', async (t) => {
+t.test('C.1 argon2: a hash names its algorithm, version and parameters', async (t) => {
   const hash = await hasherWith({ memoryKib: 19_456, timeCost: 2, parallelism: 1 }).hash(PASSWORD)
 
   t.match(hash, /^\$argon2id\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22,}\$[A-Za-z0-9+/]{43}$/)
 })
 
-t.test('the defaults are those of OWASP or stronger', async (t) => {
+t.test('C.1 argon2: the defaults are those of OWASP or stronger', async (t) => {
   const { loadConfig } = await import('../../src/config.ts')
 
   const { passwords } = loadConfig({})
@@ -43,7 +46,7 @@ t.test('the defaults are those of OWASP or stronger', async (t) => {
   t.throws(() => loadConfig({ ARGON2_TIME_COST: '1' }), /ARGON2_TIME_COST/)
 })
 
-t.test('every hash has a salt of its own, of 16 bytes', async (t) => {
+t.test('C.1 argon2: every hash has a salt of its own, of 16 bytes', async (t) => {
   const hasher = hasherWith()
   const hashes = await Promise.all(Array.from({ length: 20 }, async () => hasher.hash(PASSWORD)))
 
@@ -71,7 +74,7 @@ t.test('where there is no hash, no password is right, not even the decoy', async
   t.equal(await hasher.verify(undefined, ''), false)
 })
 
-t.test('without a hash the same work is done as with one', async (t) => {
+t.test('C.3: without a hash the same work is done as with one', async (t) => {
   const counted = await countingHasher(t, {})
 
   await counted.hasher.warmUp()
@@ -164,7 +167,7 @@ t.test('C.1.3: a password of a megabyte is refused without a hash', async (t) =>
   for (const { body } of [login, form, register, create]) t.ok(body.length < 2000, 'and is not sent back')
 })
 
-t.test('a body of a megabyte is refused before it is read', async (t) => {
+t.test('C.1.3: a body of a megabyte is refused before it is read', async (t) => {
   const app = await buildTestApp(t)
 
   const response = await app.anonymous.post('/api/v1/auth/login', {
@@ -230,6 +233,40 @@ t.test('beyond pool and queue everything is refused at once', async (t) => {
   counted.release()
   await Promise.all(admitted)
   t.ok(await counted.hasher.hash(PASSWORD), 'and works again when there is room')
+})
+
+t.test('by default as many may wait as soon have their turn, at the speed of the last hashes', async (t) => {
+  const { hasher, release } = await countingHasher(t, { concurrency: 5, queue: undefined })
+  const places = (isKnown = false): number => {
+    const tickets = ticketsOf(hasher, isKnown)
+    for (const ticket of tickets) ticket.release()
+    return tickets.length
+  }
+  t.equal(places(), 5 + 100)
+
+  const slow = Array.from({ length: 5 }, async () => hasher.hash(PASSWORD))
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  release()
+  await Promise.all(slow)
+  const afterSlow = places()
+  t.ok(afterSlow < 5 + 30, `${afterSlow} places`)
+  t.equal(places(true) - 5, Math.ceil((afterSlow - 5) * 1.5), 'half as many more for those known here')
+
+  for (let n = 0; n < 50; n++) await hasher.hash(PASSWORD)
+  t.ok(places() > 5 + 100)
+})
+
+t.test('the threads that hash get a lower priority, and the one that answers does not', async (t) => {
+  const found = await lowerHashingPriority(4)
+
+  if (process.platform !== 'linux') {
+    t.equal(found, 0)
+    return
+  }
+  t.ok(found >= 1)
+  t.equal(getPriority(process.pid), 0)
+  const threads = readdirSync('/proc/self/task').map((thread) => getPriority(Number(thread)))
+  t.ok(threads.filter((priority) => priority === 10).length >= found, threads.join())
 })
 
 t.test('a place in the pool comes back once, however often it is released', async (t) => {
@@ -317,6 +354,18 @@ t.test('refused and failed sign-ins leave no place in the pool taken', async (t)
 
   t.ok(await app.signIn(SUPER_ADMIN_EMAIL))
 })
+
+/** All tickets that there are. */
+function ticketsOf(hasher: PasswordHasher, isKnown: boolean): HashTicket[] {
+  const tickets: HashTicket[] = []
+  for (;;) {
+    try {
+      tickets.push(hasher.admit(isKnown))
+    } catch {
+      return tickets
+    }
+  }
+}
 
 /** A hasher over an argon2 that only counts, and works when it is released. */
 async function countingHasher(t: Test, parameters: Partial<typeof PARAMETERS>) {

@@ -20,7 +20,7 @@ async function buildWriter(t: Parameters<typeof buildTestApp>[0]) {
   return { app, writer: await app.person('writer') }
 }
 
-t.test('a password set by an administrator must be changed first, when configured', async (t) => {
+t.test('C.1.7: a password set by an administrator must be changed first, when configured', async (t) => {
   const app = await buildTestApp(t, { env: { PASSWORD_SET_BY_ADMIN_MUST_CHANGE: 'true' } })
   const admin = await app.person('SUPER_ADMIN')
   const next = 'a password of my very own'
@@ -52,14 +52,14 @@ t.test('a password set by an administrator must be changed first, when configure
   t.equal((await admin.client.get('/api/v1/users')).statusCode, 403, 'the first token gains nothing')
 })
 
-t.test('by default a password set by an administrator may stay', async (t) => {
+t.test('C.1.9: by default a password set by an administrator may stay', async (t) => {
   const app = await buildTestApp(t)
   const guest = await app.person('GUEST')
 
   t.equal((await guest.client.get('/api/v1/roles')).statusCode, 200)
 })
 
-t.test('a password is changed by who knows the old one', async (t) => {
+t.test('C.1.8: a password is changed by who knows the old one', async (t) => {
   const app = await buildTestApp(t)
   const person = await app.person('GUEST')
   const next = 'another horse battery staple'
@@ -112,7 +112,7 @@ t.test('a stolen token does not find out the password at the change endpoint', a
   t.equal((await login(app, { email: person.email, password: PASSWORD })).statusCode, 200)
 })
 
-t.test('a change of password ends every other session and keeps its own', async (t) => {
+t.test('C.1.8: a change of password ends every other session and keeps its own', async (t) => {
   const app = await buildTestApp(t)
   const person = await app.person('GUEST')
   const others = [await app.signIn(person.email), await app.signIn(person.email)]
@@ -136,7 +136,7 @@ t.test('a password set by an administrator ends every session', async (t) => {
   t.equal((await login(app, { email: person.email, password: 'chosen by somebody else' })).statusCode, 200)
 })
 
-t.test('whatever takes something from a holder ends the token at once', async (t) => {
+t.test('C.5 8.3.2: whatever takes something from a holder ends the token at once', async (t) => {
   const app = await buildTestApp(t)
   const pool = app.services.database.pool
   await app.root.post('/api/v1/roles', { name: 'writer', scopes: ['post:read', 'post:write'] })
@@ -167,7 +167,7 @@ t.test('whatever takes something from a holder ends the token at once', async (t
   }
 })
 
-t.test('a token ends when its role loses a scope', async (t) => {
+t.test('C.5 8.3.2: a token ends when its role loses a scope', async (t) => {
   const { app, writer } = await buildWriter(t)
 
   await app.root.patch(`/api/v1/roles/${await app.roleId('writer')}`, { scopes: ['post:read'] })

@@ -361,7 +361,7 @@ t.test('a super admin is no member of every account', async (t) => {
   t.equal(response.statusCode, 401)
 })
 
-t.test('every refusal is answered alike, byte for byte', async (t) => {
+t.test('C.3: every refusal is answered alike, byte for byte', async (t) => {
   const app = await buildTestApp(t)
   const acme = await app.account('Acme')
   const known = await app.person('GUEST')
@@ -400,7 +400,86 @@ t.test('every refusal is answered alike, byte for byte', async (t) => {
   }
 })
 
-t.test('known, unknown and disabled people are locked alike, byte for byte', async (t) => {
+/** What a sign-in does, in order: repeats of a step stand once. */
+function watchSteps({ services: { passwords, database } }: TestApp) {
+  const steps: string[] = []
+  const note = (step: string): void => void (steps.at(-1) !== step && steps.push(step))
+  const { admit, verify } = passwords
+  passwords.admit = (isKnown) => {
+    note('admit')
+    const ticket = admit(isKnown)
+    return {
+      release() {
+        note('release')
+        ticket.release()
+      },
+    }
+  }
+  passwords.verify = async (...given) => {
+    note('verify')
+    return await verify(...given)
+  }
+  const { pool } = database
+  const query = pool.query
+  pool.query = ((...given: unknown[]) => {
+    const [statement] = given as [string | { text: string }]
+    const text = typeof statement === 'string' ? statement : statement.text
+    if (text.includes('login_attempts')) note('count')
+    else if (/\bfrom "?users\b/.test(text)) note('find')
+    return Reflect.apply(query, pool, given)
+  }) as typeof query
+  return () => steps.splice(0)
+}
+
+t.test('C.2: a place in the pool, the throttle, the look-up, the hash: in this order', async (t) => {
+  const app = await buildTestApp(t, {
+    env: { HASH_CONCURRENCY: '1', HASH_QUEUE: '0', LOGIN_MAX_FAILURES: '1' },
+  })
+  const [{ email }, ofLogin, ofForm] = [
+    await app.person('GUEST'),
+    await app.person('GUEST'),
+    await app.person('GUEST'),
+  ]
+  await app.services.database.pool.query('delete from login_attempts')
+  const counters = async () => (await app.services.database.pool.query('select from login_attempts')).rowCount
+  const stepsOfNow = watchSteps(app)
+  const ways = [
+    {
+      way: 'login',
+      person: ofLogin,
+      signIn: async (of: string) => await login(app, { email: of, password: WRONG }),
+    },
+    {
+      way: 'form',
+      person: ofForm,
+      signIn: async (of: string) => await postForm(app, { username: of, password: WRONG }),
+    },
+  ]
+
+  const full = app.services.passwords.admit()
+  stepsOfNow()
+  for (const { way, signIn } of ways) {
+    t.equal((await signIn(email)).statusCode, 503, way)
+    t.same(stepsOfNow(), ['admit'], `${way}: a full pool ends it`)
+  }
+  t.equal(await counters(), 0)
+  full.release()
+  stepsOfNow()
+
+  for (const { way, person, signIn } of ways) {
+    for (const who of [person.email, `nobody-${way}@postern.test`]) {
+      await signIn(who)
+      const steps = stepsOfNow()
+      t.same(steps.slice(0, steps.indexOf('release') + 1), ['admit', 'count', 'find', 'verify', 'release'])
+
+      t.equal((await signIn(who)).statusCode, 429, way)
+      t.same(stepsOfNow(), ['admit', 'count', 'release'], `${way}: a wait ends it, unseen`)
+    }
+  }
+  t.equal((await login(app, { email, password: PASSWORD })).statusCode, 200, 'every place was given back')
+})
+
+t.test('C.3: known, unknown and disabled people are locked alike, byte for byte', async (t) => {
   const app = await buildTestApp(t, { env: { LOGIN_MAX_FAILURES: '2' } })
   const known = await app.person('GUEST')
   const disabled = await app.person('GUEST')
@@ -527,7 +606,7 @@ t.test('more scopes than a token carries must be named', async (t) => {
   t.equal((await signIn(`${scopes[0]} ${'x'.repeat(4090)}`)).statusCode, 422, 'the request has a bound too')
 })
 
-t.test('a hash of other parameters is renewed at sign-in', async (t) => {
+t.test('C.1 argon2: a hash of other parameters is renewed at sign-in', async (t) => {
   const app = await buildTestApp(t)
   const person = await app.person('GUEST')
   const stored = async () => {

@@ -55,7 +55,7 @@ t.test('a token that was signed with the real key and changed in nothing is acce
   t.equal((await me(app, `Bearer ${forge.signedByHand({})}`)).statusCode, 200)
 })
 
-t.test('a token of a foreign or confused key is refused', async (t) => {
+t.test('C.4 9.1.1, 9.1.2: a token of a foreign or confused key is refused', async (t) => {
   const { app, forge } = await buildForge(t)
   const pem = createPublicKey({ key: forge.publicJwk, format: 'jwk' }).export({ type: 'spki', format: 'pem' })
   const bytes = (text: string) => new TextEncoder().encode(text)
@@ -114,7 +114,7 @@ t.test('a token of a foreign or confused key is refused', async (t) => {
   for (const [what, token] of Object.entries(attacks)) await assertRefused(t, app, token, what)
 })
 
-t.test('a kid is a name and nothing else', async (t) => {
+t.test('C.4 9.1.3: a kid is a name and nothing else', async (t) => {
   const { app, forge } = await buildForge(t)
   const kids = [
     undefined,
@@ -146,7 +146,7 @@ t.test('a token whose header asks for an unknown extension is refused', async (t
   await assertRefused(t, app, forge.signedByHand({ crit: ['b64'], b64: false }), 'crit b64')
 })
 
-t.test('only access tokens are access tokens', async (t) => {
+t.test('C.4 9.2.2: only access tokens are access tokens', async (t) => {
   const { app, forge } = await buildForge(t)
 
   for (const typ of [undefined, 'JWT', 'jwt', 'id_token+jwt', 'rt+jwt', 'dpop+jwt', 'at+jwt2', '']) {
@@ -170,41 +170,44 @@ t.test('a token with a true signature is refused without any one of the required
   }
 })
 
-t.test('a token with a true signature is refused for any one claim that is not right', async (t) => {
-  const { app, victim, forge } = await buildForge(t)
-  const other = await app.person('GUEST')
-  const otherSession = decodeJwt(other.token)['sid']
-  const changes: Record<string, Json> = {
-    'expired an hour ago': { exp: now() - 3600 },
-    'expired a second ago': { exp: now() - 1 },
-    'exp as a string': { exp: String(now() + 600) },
-    'exp null': { exp: null },
-    'valid only in an hour': { nbf: now() + 3600 },
-    'nbf as a string': { nbf: 'tomorrow' },
-    'a foreign issuer': { iss: 'http://evil.test' },
-    'the issuer with a slash': { iss: `${ISSUER}/` },
-    'the issuer in other case': { iss: ISSUER.toUpperCase() },
-    'an array of issuers with ours': { iss: [ISSUER, 'http://evil.test'] },
-    'a foreign audience': { aud: 'http://evil.test' },
-    'an audience that begins as ours': { aud: `${ISSUER}.evil.test` },
-    'the beginning of our audience': { aud: 'http://postern' },
-    'an array of foreign audiences': { aud: ['http://evil.test', 'http://other.test'] },
-    'no audience in the array': { aud: [] },
-    'a subject that is no user': { sub: '0192f4d1-7d0e-7c3a-9d2b-3f6a5c1e8b40' },
-    'a subject that is no id': { sub: 'admin' },
-    'a subject with SQL': { sub: `${victim.id}' or '1'='1` },
-    'the subject of somebody else': { sub: other.id },
-    'the session of somebody else': { sid: otherSession },
-    'a session that is no id': { sid: 'x' },
-    'an older version': { ver: 0 },
-    'a later version': { ver: 99 },
-    'the version as a string': { ver: String(forge.claims['ver']) },
-  }
+t.test(
+  'C.4 9.2.1, 9.2.3: a token with a true signature is refused for any one claim that is not right',
+  async (t) => {
+    const { app, victim, forge } = await buildForge(t)
+    const other = await app.person('GUEST')
+    const otherSession = decodeJwt(other.token)['sid']
+    const changes: Record<string, Json> = {
+      'expired an hour ago': { exp: now() - 3600 },
+      'expired a second ago': { exp: now() - 1 },
+      'exp as a string': { exp: String(now() + 600) },
+      'exp null': { exp: null },
+      'valid only in an hour': { nbf: now() + 3600 },
+      'nbf as a string': { nbf: 'tomorrow' },
+      'a foreign issuer': { iss: 'http://evil.test' },
+      'the issuer with a slash': { iss: `${ISSUER}/` },
+      'the issuer in other case': { iss: ISSUER.toUpperCase() },
+      'an array of issuers with ours': { iss: [ISSUER, 'http://evil.test'] },
+      'a foreign audience': { aud: 'http://evil.test' },
+      'an audience that begins as ours': { aud: `${ISSUER}.evil.test` },
+      'the beginning of our audience': { aud: 'http://postern' },
+      'an array of foreign audiences': { aud: ['http://evil.test', 'http://other.test'] },
+      'no audience in the array': { aud: [] },
+      'a subject that is no user': { sub: '0192f4d1-7d0e-7c3a-9d2b-3f6a5c1e8b40' },
+      'a subject that is no id': { sub: 'admin' },
+      'a subject with SQL': { sub: `${victim.id}' or '1'='1` },
+      'the subject of somebody else': { sub: other.id },
+      'the session of somebody else': { sid: otherSession },
+      'a session that is no id': { sid: 'x' },
+      'an older version': { ver: 0 },
+      'a later version': { ver: 99 },
+      'the version as a string': { ver: String(forge.claims['ver']) },
+    }
 
-  for (const [what, change] of Object.entries(changes)) {
-    await assertRefused(t, app, await forge.signed(change), what)
-  }
-})
+    for (const [what, change] of Object.entries(changes)) {
+      await assertRefused(t, app, await forge.signed(change), what)
+    }
+  },
+)
 
 t.test('an array of audiences that holds ours is accepted', async (t) => {
   const { app, forge } = await buildForge(t)
@@ -214,7 +217,7 @@ t.test('an array of audiences that holds ours is accepted', async (t) => {
   t.equal((await me(app, `Bearer ${token}`)).statusCode, 200)
 })
 
-t.test('a token that was changed after signing is refused', async (t) => {
+t.test('C.4 9.1.1: a token that was changed after signing is refused', async (t) => {
   const { app, forge } = await buildForge(t)
   const [header = '', payload = '', signature = ''] = forge.token.split('.')
   const half = Math.floor(signature.length / 2)
@@ -365,7 +368,7 @@ for (const algorithm of ['ES256', 'RS256', 'EdDSA'] as const) {
   })
 }
 
-t.test('with RS256, HS256 keyed with the public PEM is refused', async (t) => {
+t.test('C.4 9.1.2: with RS256, HS256 keyed with the public PEM is refused', async (t) => {
   const app = await buildAppWith(t, 'RS256')
   const forge = await openForge(app, app.rootToken)
   const pem = createPublicKey({ key: forge.publicJwk, format: 'jwk' }).export({ type: 'spki', format: 'pem' })
@@ -453,7 +456,7 @@ t.test('a permission held everywhere stands there plain and with :any', async (t
   t.same(scopes, [...new Set(scopes)].sort())
 })
 
-t.test('every token has an id and a session of its own', async (t) => {
+t.test('C.4 7.2.4: every token has an id and a session of its own', async (t) => {
   const app = await buildTestApp(t)
   const person = await app.person()
   const tokens = [person.token, await app.signIn(person.email), await app.signIn(person.email)]
@@ -482,7 +485,7 @@ t.test('TOKEN_AUDIENCE and ACCESS_TOKEN_EXPIRE_MINUTES are what the token says',
   t.equal((await app.root.get('/api/v1/users/me')).statusCode, 200)
 })
 
-t.test('a token for another service of the same issuer is not taken here', async (t) => {
+t.test('C.4 9.2.3: a token for another service of the same issuer is not taken here', async (t) => {
   const here = await buildTestApp(t)
   const elsewhere = await buildTestApp(t, {
     databaseUrl: here.databaseUrl,
@@ -492,7 +495,7 @@ t.test('a token for another service of the same issuer is not taken here', async
   await assertRefused(t, here, elsewhere.rootToken, 'the token of the other audience')
 })
 
-t.test('an expired token is refused even when it was seen while it was valid', async (t) => {
+t.test('C.4 9.2.1: an expired token is refused even when it was seen while it was valid', async (t) => {
   const clock = { now: () => new Date(Date.now() - (15 * 60 - 2) * 1000) }
   const app = await buildTestApp(t, { clock })
   const token: string = app.rootToken

@@ -26,6 +26,16 @@ async function withCommand(t: Test) {
   return { ...service, postern, auditOf, rolesOf }
 }
 
+t.test('sessions end', async (t) => {
+  const { postern, root, person } = await withCommand(t)
+  const { client } = await person('GUEST')
+
+  t.match(await postern(['sessions', 'end']), { code: 2, stderr: /--all is missing/ })
+  t.equal((await client.get('/api/v1/users/me')).statusCode, 200)
+  t.match(await postern(['sessions', 'end', '--all']), { code: 0, stdout: 'Ended 2 sessions.\n' })
+  for (const one of [client, root]) t.equal((await one.get('/api/v1/users/me')).statusCode, 401)
+})
+
 t.test('users create', async (t) => {
   const { postern, root, home, signIn, account, auditOf, rolesOf, services } = await withCommand(t)
   const find = async (email: string) => (await services.users.findByEmailOrId(email))?.id ?? ''

@@ -78,6 +78,35 @@ t.test('what ends tokens is in the feed', async (t) => {
     t.equal((await outside.client.get('/api/v1/users/me')).statusCode, 200)
   })
 
+  await t.test('what somebody took from it before they went on in another account', async (t) => {
+    const account = await app.account()
+    const [mover, stayer, elsewhere] = [
+      await app.person('GUEST'),
+      await app.person('GUEST'),
+      await app.person('GUEST'),
+    ]
+    for (const { id } of [mover, stayer]) await root.put(`/api/v1/accounts/${account}/members/${id}`)
+    const tokens = async (path: string, body: object) =>
+      (await app.anonymous.post(`/api/v1/auth/${path}`, body)).json<{
+        access_token: string
+        refresh_token: string
+      }>()
+    const moved = async ({ email }: Person, first: string, second: string) => {
+      const before = await tokens('login', { email, password: PASSWORD, account: first })
+      const { refresh_token } = before
+      return [before, await tokens('refresh', { refresh_token, account: second })] as const
+    }
+    const [inside, outside] = await moved(mover, account, app.home)
+    await moved(elsewhere, app.home, app.home)
+    await app.signIn(stayer.email)
+    const added = await addedBy(() => root.post(`/api/v1/accounts/${account}/deactivate`))
+
+    t.match(added, [{ kind: 'user', ref: mover.id, ver: claimsOf({ token: inside.access_token }).ver + 1 }])
+    t.equal(added.length, 1, 'who was never there, or nowhere since, keeps what they have')
+    const goesOn = await tokens('refresh', { refresh_token: outside.refresh_token })
+    t.equal((await app.as(goesOn.access_token).get('/api/v1/users/me')).statusCode, 200)
+  })
+
   await t.test('a client that is disabled, and one that is deleted', async (t) => {
     const { pool } = app.services.database
     const [first, second] = [crypto.randomUUID(), crypto.randomUUID()]

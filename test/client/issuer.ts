@@ -1,4 +1,4 @@
-import { generateKeyPairSync, type KeyObject, sign as signBytes } from 'node:crypto'
+import { createHash, generateKeyPairSync, type KeyObject, sign as signBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -32,6 +32,29 @@ export function signature(pair: Pair, input: string): string {
   return signBytes(digest, Buffer.from(input), { key: pair.privateKey, dsaEncoding: 'ieee-p1363' }).toString(
     'base64url',
   )
+}
+
+let proofs = 0
+
+/** A proof that whoever sends `token` in a GET of `htu` holds the key (RFC 9449 §4.2). */
+export function newProof(
+  holder: Pair,
+  token: string,
+  htu: string,
+  changes: Json = {},
+  header: Json = {},
+): string {
+  const { kid: _kid, alg: _alg, use: _use, ...jwk } = holder.jwk
+  const claims = {
+    htm: 'GET',
+    htu,
+    iat: Math.floor(Date.now() / 1000),
+    jti: `proof-${++proofs}`,
+    ath: createHash('sha256').update(token).digest('base64url'),
+    ...changes,
+  }
+  const input = `${encode({ typ: 'dpop+jwt', alg: holder.algorithm, jwk, ...header })}.${encode(claims)}`
+  return `${input}.${signature(holder, input)}`
 }
 
 /** Somebody who issues tokens, publishes keys and tells of revocations, in all the ways that a test may ask for. */

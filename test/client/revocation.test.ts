@@ -1,4 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
 import { createVerifier, PosternError, type VerifierOptions } from '../../src/client/index.ts'
 import { createRevocationStore, type Revocation, revocationKey } from '../../src/client/revocations.ts'
@@ -188,6 +190,27 @@ t.test('a flood of entries is held, forgotten in time, and bounded', async (t) =
     for (const sid of [refs[0], refs[50_000], refs.at(-1)])
       t.equal(await codeOf(issuer.token({ sid })), 'token_revoked')
     t.equal(await codeOf(issuer.token()), 'accepted')
+  })
+
+  // The fetch of Node 20 and 22 loses signals when garbage is collected.
+  await t.test('what listens can be ended, also after garbage was collected', async (t) => {
+    const { issuer, current, verifier } = await build(t)
+    await current()
+    issuer.say('revoked', [{ kind: 'session', ref: newId(), exp: inAnHour() }])
+    t.ok(await isInTime(() => verifier.revocations() === 1))
+    setFlagsFromString('--expose-gc')
+    const collectGarbage = runInNewContext('gc') as () => void
+    for (let times = 0; times < 2; times++) {
+      collectGarbage()
+      await sleep(50)
+    }
+
+    let isClosed = false
+    void verifier.close().then(() => {
+      isClosed = true
+    })
+    t.ok(await isInTime(() => isClosed))
+    t.ok(await isInTime(() => issuer.listeners() === 0), 'and Postern is told')
   })
 
   await t.test('the store agrees with a plain map, whatever comes, expires and comes again', async (t) => {

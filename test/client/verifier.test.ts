@@ -1,4 +1,4 @@
-import { createHash, createHmac, generateKeyPairSync } from 'node:crypto'
+import { createHmac, generateKeyPairSync } from 'node:crypto'
 import fc from 'fast-check'
 import { createLocalJWKSet, jwtVerify } from 'jose'
 import t, { type Test } from 'tap'
@@ -10,8 +10,9 @@ import {
   type ProofOfPossession,
   type VerifierOptions,
 } from '../../src/client/index.ts'
+import { createSeenTokens } from '../../src/client/seen-tokens.ts'
 import { isInTime } from '../policy/in-time.ts'
-import { AUDIENCE, encode, type Json, newPair, openIssuer, type Pair, signature } from './issuer.ts'
+import { AUDIENCE, encode, type Json, newPair, newProof, openIssuer, type Pair, signature } from './issuer.ts'
 
 async function build(t: Test, options: Partial<VerifierOptions> = {}) {
   const issuer = await openIssuer(t)
@@ -275,10 +276,14 @@ t.test('keys', async (t) => {
     const { issuer, codeOf } = await build(t, { jwksCooldownSeconds: 0, jwksMaxStaleSeconds: 0.5 })
     issuer.jwks.isDown = true
 
-    t.equal(await codeOf(issuer.token()), 'accepted')
+    const seen = issuer.token()
+
+    t.equal(await codeOf(seen), 'accepted')
     t.ok(await isInTime(async () => (await codeOf(issuer.token())) === 'keys_unavailable'))
+    t.equal(await codeOf(seen), 'keys_unavailable', 'not even for a token that they have verified')
     issuer.jwks.isDown = false
     t.ok(await isInTime(async () => (await codeOf(issuer.token())) === 'accepted'))
+    t.equal(await codeOf(seen), 'accepted')
   })
 
   await t.test('without keys there is an error of ours, and no refusal', async (t) => {
@@ -294,20 +299,8 @@ t.test('a token that is bound to a key comes with a proof, and each proof once',
   const { kid: jkt } = holder
   const token = issuer.token({ cnf: { jkt } })
   const url = 'https://posts.test/posts?page=2'
-  let proofs = 0
-  const proof = (changes: Json = {}, header: Json = {}, pair: Pair = holder): string => {
-    const { kty, crv, x, y } = pair.jwk
-    const claims = {
-      htm: 'GET',
-      htu: 'https://posts.test/posts',
-      iat: Math.floor(Date.now() / 1000),
-      jti: `proof-${++proofs}`,
-      ath: createHash('sha256').update(token).digest('base64url'),
-      ...changes,
-    }
-    const input = `${encode({ typ: 'dpop+jwt', alg: 'ES256', jwk: { kty, crv, x, y }, ...header })}.${encode(claims)}`
-    return `${input}.${signature(pair, input)}`
-  }
+  const proof = (changes: Json = {}, header: Json = {}, pair: Pair = holder): string =>
+    newProof(pair, token, 'https://posts.test/posts', changes, header)
   const sent = (text: string | undefined, changes: Partial<ProofOfPossession> = {}): ProofOfPossession => ({
     scheme: 'DPoP',
     proof: text,
@@ -341,6 +334,41 @@ t.test('a token that is bound to a key comes with a proof, and each proof once',
   for (const [name, possession] of Object.entries(refused))
     t.equal(await codeOf(token, possession), 'proof_invalid', name)
   t.equal(await codeOf(issuer.token(), sent(proof())), 'proof_invalid', 'a token that is not bound')
+})
+
+t.test('tokens that were seen are remembered', async (t) => {
+  const token = (name: number | string): string => `head.${String(name).padStart(40, '-')}`
+  const heldOf = (size: number, count: number): number[] => {
+    const names = Array.from({ length: count }, (_, n) => n)
+    // Looking for one may keep it for longer, so that each is looked for in a store of its own.
+    return names.filter((name) => {
+      const seen = createSeenTokens<number>(size)
+      for (const n of names) seen.add(token(n), n)
+      return seen.find(token(name)) === name
+    })
+  }
+
+  for (const count of [9, 10, 11, 19, 20, 21, 35]) {
+    const held = heldOf(10, count)
+    t.ok(held.length >= Math.min(count, 10) && held.length <= 20, `${held.length} of ${count}`)
+    t.equal(held.at(-1), count - 1, 'the last one')
+    t.equal(held.length, count - (held[0] ?? 0), 'and those before it')
+  }
+  t.same(heldOf(0, 5), [], 'none, if none are to be')
+
+  const seen = createSeenTokens<string>(2)
+  for (const name of ['a', 'b', 'c']) seen.add(token(name), name)
+  t.equal(seen.find(token('a')), 'a', 'one that comes again')
+  for (const name of ['d', 'e']) seen.add(token(name), name)
+  t.equal(seen.find(token('a')), 'a', 'stays longer than those that came with it')
+  t.equal(seen.find(token('b')), undefined)
+  t.equal(seen.find(`other${token('a')}`), undefined, 'the same end is not the same token')
+  for (const name of ['a', 'e']) {
+    seen.forget(`other${token(name)}`)
+    t.equal(seen.find(token(name)), name)
+    seen.forget(token(name))
+    t.equal(seen.find(token(name)), undefined, 'forgotten wherever it was')
+  }
 })
 
 t.test('a scope reaches as far as it says', async (t) => {

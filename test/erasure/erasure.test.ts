@@ -1,5 +1,6 @@
 import t from 'tap'
-import { anApiKey } from '../helpers/api-keys.ts'
+import { SYSTEM } from '../../src/principal.ts'
+import { anApiKey, anEnvironment, inEnvironment } from '../helpers/api-keys.ts'
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
 import { isProblem, NO_SUCH_ID } from '../helpers/hostile.ts'
@@ -66,8 +67,8 @@ async function ada(postern: TestApp) {
         select gen_random_uuid(), environment_id, id, 'password_reset', 'personal-token', now() + interval '1 minute' from person),
       invitation as (insert into account_invitations (id, environment_id, account_id, role_id, email, email_normalized,
           token_hash, invited_by_type, expires_at)
-        select gen_random_uuid(), environment_id, $2, $3, 'Ada.King@personal.test', 'ada.king@personal.test', 'x', 'system',
-          now() + interval '1 day' from person),
+        select gen_random_uuid(), environment_id, $2, $3, email, lower(email), email, 'system', now() + interval '1 day'
+        from person, unnest(array['Ada.King@personal.test', 'ada@personal.test']) email),
       invite as (insert into user_invites (id, environment_id, key, email, email_normalized, role_id, account_id)
         select gen_random_uuid(), environment_id, 'invite', 'Ada.King@personal.test', 'ada.king@personal.test', $3, $2 from person)
     insert into decision_log (id, environment_id, user_key, action, resource, is_allowed, reason)
@@ -153,23 +154,85 @@ t.test('erasing a user', async (t) => {
     t.equal(await count(), before)
   })
 
-  await t.test('takes along what was written at the same time', async (t) => {
-    const { pool } = services.database
-    await pool.query(
-      `with event as (insert into audit_events (id, environment_id, action, outcome, actor_type, target_type, target_id, details)
-          select gen_random_uuid(), environment_id, 'sign_in.refused', 'refused', 'anonymous', 'user', id, '{}' from users
-          where id = $1 returning id),
-        apart as (insert into audit_personal_data select id, $1, 'salt', '{"email": "ada.king@personal.test"}' from event)
-      insert into sessions (id, environment_id, user_id, client_id, address, expires_at)
-        select gen_random_uuid(), environment_id, id, 'first-party', '203.0.113.77', now() + interval '1 day' from users
-        where id = $1`,
-      [id],
-    )
-    t.equal((await traces(postern)).length, 2)
+  await t.test(
+    'takes along what was written at the same time, however late that is looked for',
+    async (t) => {
+      const { pool } = services.database
+      await services.eraseDeleted()
+      for (const days of [0, 7]) {
+        await pool.query(
+          `with event as (insert into audit_events (id, environment_id, action, outcome, actor_type, target_type, target_id, details)
+            select gen_random_uuid(), environment_id, 'sign_in.refused', 'refused', 'anonymous', 'user', id, '{}' from users
+            where id = $1 returning id),
+          own as (insert into audit_events (id, environment_id, action, outcome, actor_type, actor_id, details)
+            select gen_random_uuid(), environment_id, 'access.refused', 'refused', 'user', id, '{}' from users
+            where id = $1 returning id),
+          apart as (insert into audit_personal_data select id, $1, 'salt', '{"email": "ada.king@personal.test"}' from event),
+          address as (insert into audit_personal_data select id, null, 'salt', '{"address": "203.0.113.77"}' from own)
+        insert into sessions (id, environment_id, user_id, client_id, address, expires_at)
+          select gen_random_uuid(), environment_id, id, 'first-party', '203.0.113.77', now() + interval '1 day' from users
+          where id = $1`,
+          [id],
+        )
+        await pool.query(`update users set erased_at = erased_at - make_interval(days => $2) where id = $1`, [
+          id,
+          days,
+        ])
+        await pool.query(
+          `update settings set value = (now() - make_interval(days => $1))::text where name = 'erasures_swept_until'`,
+          [days],
+        )
+        t.equal((await traces(postern)).length, 3)
 
-    await services.eraseDeleted()
+        await services.eraseDeleted()
 
-    t.same(await traces(postern), [])
+        t.same(await traces(postern), [])
+      }
+    },
+  )
+
+  await t.test('finds addresses as sign-in does, and none that were never theirs', async (t) => {
+    const refused = async (email: string) =>
+      await anonymous.post('/api/v1/auth/login', { email, password: 'no password of anybody' })
+    const known = async (email: string) =>
+      (
+        await services.database.pool.query(`select from audit_personal_data where data ->> 'email' = $1`, [
+          email,
+        ])
+      ).rowCount
+    await refused('ÉVA@maiden.test')
+    await refused('stranger@maiden.test')
+    await refused('next@maiden.test')
+    const { id: eva } = await services.users.createUser(SYSTEM, {
+      email: 'éva@maiden.test',
+      password: PASSWORD,
+    })
+    for (const email of ['next@maiden.test', 'eva@maiden.test'])
+      t.equal((await root.patch(`/api/v1/users/${eva}`, { email })).statusCode, 200)
+    const { id: next } = (
+      await root.post('/api/v1/users', { email: 'Next@maiden.test', password: PASSWORD })
+    ).json<{ id: string }>()
+    await services.audit.append({
+      action: 'user.email_change_requested',
+      caller: SYSTEM,
+      target: { type: 'user', id: eva },
+      personal: { email_before: 'eva@maiden.test', email_after: 'stranger@maiden.test' },
+    })
+    const environment = await anEnvironment(postern)
+    const elsewhere = inEnvironment(environment.name)
+    const { id: other } = await services
+      .modelOf(environment.id)
+      .users.createUser(SYSTEM, { email: 'Éva@maiden.test' })
+
+    t.equal((await root.send('POST', `/api/v1/users/${other}/erase`, undefined, elsewhere)).statusCode, 204)
+    t.equal(await known('ÉVA@maiden.test'), 1, 'an environment is not another one')
+    t.equal((await root.post(`/api/v1/users/${eva}/erase`)).statusCode, 204)
+
+    t.equal(await known('ÉVA@maiden.test'), 0)
+    t.equal(await known('stranger@maiden.test'), 1, 'it was only asked for')
+    t.equal(await known('next@maiden.test'), 1, 'somebody else has it by now')
+    t.equal((await root.post(`/api/v1/users/${next}/erase`)).statusCode, 204)
+    t.equal(await known('next@maiden.test'), 0)
   })
 
   await t.test('makes the email and the key free', async (t) => {
@@ -242,7 +305,7 @@ t.test('what is stored about a user', async (t) => {
       passkeys: [{ name: 'personal laptop', credential_id: 'personal-credential' }],
       sessions: [{ address: '203.0.113.77', user_agent: 'personal-browser' }],
       links_sent: [{ kind: 'password_reset' }],
-      invitations: [{ account_id: there, role: 'GUEST' }],
+      invitations: [{ account_id: there, role: 'GUEST', email: 'Ada.King@personal.test' }],
       invites: [{ email: 'Ada.King@personal.test' }],
       instances: [{ instance: 'user:ada-personal-key' }],
       relationships: [{ subject: 'user:ada-personal-key', relation: 'friend', object: 'user:grace' }],
@@ -341,6 +404,26 @@ t.test('restoring a deleted user', async (t) => {
       await anonymous.post('/api/v1/auth/login', { email: user.email, password: PASSWORD }),
       'invalid_credentials',
     )
+  })
+
+  await t.test('leaves out accounts that were deleted meanwhile, with the roles there', async (t) => {
+    const [there, synced] = [await postern.account(), await postern.account()]
+    const user = await person('ACCOUNT_ADMIN', { accountId: there })
+    const other = await person('GUEST', { accountId: synced })
+    const guest = { role_id: await postern.roleId('GUEST'), account_id: home }
+    t.equal((await root.post(`/api/v1/users/${user.id}/roles`, guest)).statusCode, 201)
+    await root.delete(`/api/v1/users/${user.id}`)
+    t.equal((await root.delete(`/api/v1/accounts/${there}`)).statusCode, 204)
+    await root.delete(`/api/v1/users/${other.id}`)
+    await postern.services.accounts.deleteSynced(SYSTEM, synced)
+
+    for (const { id } of [user, other]) t.match((await restore(id)).json(), { id, account_id: null })
+
+    t.match((await root.get(`/api/v1/users/${user.id}/roles`)).json(), { length: 1, 0: guest })
+    t.match((await root.get(`/api/v1/audit-events?target_id=${user.id}&action=user.restored`)).json(), [
+      { details: { deleted_account_ids: [there] } },
+    ])
+    t.ok(await signIn(user.email))
   })
 
   await t.test('is refused when somebody else has the email or key by now', async (t) => {

@@ -1,10 +1,13 @@
+import type { LightMyRequestResponse } from 'fastify'
 import { decodeJwt } from 'jose'
 import t from 'tap'
-import { hashOfRecoveryCode } from '../../src/factors/recovery-codes.ts'
-import { stepOfCode } from '../../src/factors/totp.ts'
+import { hashOfRecoveryCode, newRecoveryCode } from '../../src/factors/recovery-codes.ts'
+import { newTotpSecret, stepOfCode } from '../../src/factors/totp.ts'
+import { newChallenge } from '../../src/passkeys/relying-party.ts'
 import { createServices } from '../../src/services.ts'
 import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
+import { createAuthenticator } from '../helpers/authenticator.ts'
 import { PASSWORD, SECRET_KEY, testConfig } from '../helpers/config.ts'
 import {
   codeOf,
@@ -16,6 +19,7 @@ import {
   wrongCodeOf,
 } from '../helpers/factors.ts'
 import { isProblem } from '../helpers/hostile.ts'
+import { aMailLink } from '../helpers/mail-links.ts'
 
 const VERIFY = '/api/v1/auth/mfa/verify'
 const TOTP = '/api/v1/auth/mfa/totp'
@@ -32,7 +36,7 @@ const actionsOn = async ({ root }: TestApp, userId: string): Promise<string[]> =
     .json<{ action: string }[]>()
     .map(({ action }) => action)
 
-t.test('E: codes are those of RFC 6238, appendix B', async (t) => {
+t.test('E TOTP: codes are those of RFC 6238, appendix B', async (t) => {
   // Base32 of the ASCII text 12345678901234567890.
   const secret = 'GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ'
   const vectors: [seconds: number, code: string][] = [
@@ -59,6 +63,21 @@ t.test('E: codes are those of RFC 6238, appendix B', async (t) => {
   }
 })
 
+t.test('C.7, E: seeds have 160 random bits, recovery codes 140, challenges 256', (t) => {
+  const bits: [made: () => string, bits: number, pattern: RegExp][] = [
+    [newTotpSecret, 160, /^[A-Z2-7]{32}$/],
+    [newRecoveryCode, 140, /^([0-9a-hjkmnp-tv-z]{4}-){6}[0-9a-hjkmnp-tv-z]{4}$/],
+    [() => newChallenge().challenge, 256, /^[\w-]{43}$/],
+    [() => newChallenge().token, 256, /^[\w-]{43}$/],
+  ]
+  for (const [make, length, pattern] of bits) {
+    const made = Array.from({ length: 100 }, make)
+    t.equal(new Set(made).size, 100, `${length} bits`)
+    for (const one of made) t.match(one, pattern)
+  }
+  t.end()
+})
+
 t.test('second factors', async (t) => {
   const postern = await buildTestApp(t, {
     env: { SMTP_URL: 'smtp://127.0.0.1:1', MAIL_FROM: 'a@postern.test' },
@@ -67,34 +86,37 @@ t.test('second factors', async (t) => {
   const { pool } = services.database
   const verify = async (body: Record<string, unknown>) => await anonymous.post(VERIFY, body)
 
-  t.test('an authenticator app counts after its first code, and its secret lies sealed', async (t) => {
-    const ada = await postern.person('GUEST')
-    const begun = (await ada.client.post(TOTP)).json<{ secret: string; otpauth_url: string }>()
+  t.test(
+    'E TOTP: an authenticator app counts after its first code, and its secret lies sealed',
+    async (t) => {
+      const ada = await postern.person('GUEST')
+      const begun = (await ada.client.post(TOTP)).json<{ secret: string; otpauth_url: string }>()
 
-    const before = await login(postern, ada)
-    const wrong = await ada.client.post(`${TOTP}/verify`, { code: wrongCodeOf(begun.secret) })
-    const again = (await ada.client.post(TOTP)).json<{ secret: string }>()
-    const replaced = await ada.client.post(`${TOTP}/verify`, { code: codeOf(begun.secret) })
-    const confirmed = await ada.client.post(`${TOTP}/verify`, { code: codeOf(again.secret) })
-    const after = await login(postern, ada)
-    const { rows } = await pool.query('select secret_sealed from totp_factors where user_id = $1', [ada.id])
+      const before = await login(postern, ada)
+      const wrong = await ada.client.post(`${TOTP}/verify`, { code: wrongCodeOf(begun.secret) })
+      const again = (await ada.client.post(TOTP)).json<{ secret: string }>()
+      const replaced = await ada.client.post(`${TOTP}/verify`, { code: codeOf(begun.secret) })
+      const confirmed = await ada.client.post(`${TOTP}/verify`, { code: codeOf(again.secret) })
+      const after = await login(postern, ada)
+      const { rows } = await pool.query('select secret_sealed from totp_factors where user_id = $1', [ada.id])
 
-    t.match(begun.secret, /^[A-Z2-7]{32}$/, '160 bits')
-    t.match(
-      begun.otpauth_url,
-      /^otpauth:\/\/totp\/Postern:person-\d+%40postern\.test\?secret=[A-Z2-7]{32}&issuer=Postern/,
-    )
-    t.equal(before.statusCode, 200, 'nothing is demanded before')
-    isProblem(t, wrong, 'invalid_code')
-    isProblem(t, replaced, 'invalid_code')
-    t.equal(confirmed.json<{ recovery_codes: string[] }>().recovery_codes.length, 10)
-    isProblem(t, after, 'mfa_required')
-    t.equal(rows.length, 1)
-    t.notOk(JSON.stringify(rows).includes(again.secret))
-    t.ok((await actionsOn(postern, ada.id)).includes('totp.enrolled'))
-  })
+      t.match(begun.secret, /^[A-Z2-7]{32}$/, '160 bits')
+      t.match(
+        begun.otpauth_url,
+        /^otpauth:\/\/totp\/Postern:person-\d+%40postern\.test\?secret=[A-Z2-7]{32}&issuer=Postern/,
+      )
+      t.equal(before.statusCode, 200, 'nothing is demanded before')
+      isProblem(t, wrong, 'invalid_code')
+      isProblem(t, replaced, 'invalid_code')
+      t.equal(confirmed.json<{ recovery_codes: string[] }>().recovery_codes.length, 10)
+      isProblem(t, after, 'mfa_required')
+      t.equal(rows.length, 1)
+      t.notOk(JSON.stringify(rows).includes(again.secret))
+      t.ok((await actionsOn(postern, ada.id)).includes('totp.enrolled'))
+    },
+  )
 
-  t.test('an enrolment that waits for longer than an hour is void', async (t) => {
+  t.test('E TOTP: an enrolment that waits for longer than an hour is void', async (t) => {
     const ada = await postern.person('GUEST')
     const { secret } = (await ada.client.post(TOTP)).json<{ secret: string }>()
     await pool.query(
@@ -168,6 +190,32 @@ t.test('second factors', async (t) => {
     t.same(known, unknown)
   })
 
+  t.test('where mails are sent, a factor is for who has confirmed the address', async (t) => {
+    const accountId = await postern.account()
+    const ada = await postern.person('GUEST', { accountId })
+    const device = createAuthenticator({ origin: 'http://postern.test' })
+    const options = '/api/v1/auth/passkeys/registration-options'
+    const begun = (await ada.client.post(TOTP)).json<{ secret: string }>()
+    const response = device.create((await ada.client.post(options)).json())
+    await pool.query('update user_credentials set email_verified_at = null where user_id = $1', [ada.id])
+
+    const refused = [
+      await ada.client.post(TOTP),
+      await ada.client.post(`${TOTP}/verify`, { code: codeOf(begun.secret) }),
+      await ada.client.post(options),
+      await ada.client.post('/api/v1/auth/passkeys', { name: 'Key', response }),
+    ]
+    await postern.root.patch(`/api/v1/accounts/${accountId}`, { is_mfa_required: true })
+    const limited = as((await login(postern, ada)).json<Tokens>().access_token)
+    const mailed = await limited.post('/api/v1/auth/email-verification')
+    const token = await aMailLink(postern, ada.id, 'email_verification')
+    await anonymous.post('/api/v1/auth/email-verification/confirm', { token })
+
+    for (const answer of refused) isProblem(t, answer, 'email_not_verified')
+    t.equal(mailed.statusCode, 202, 'also before a factor that is demanded')
+    t.equal((await enrolTotp(limited)).recoveryCodes.length, 10)
+  })
+
   t.test('E: an mfa_token opens nothing else, and ends in five minutes or with a new password', async (t) => {
     const ada = await withFactor(postern)
     const token = mfaTokenOf(await login(postern, ada))
@@ -224,6 +272,67 @@ t.test('second factors', async (t) => {
     t.equal(fresh.statusCode, 200, 'a recovery code is counted by itself')
     t.ok((await actionsOn(postern, ada.id)).includes('sign_in.refused'))
   })
+
+  t.test('C.2: codes, recovery codes, enrolment and step-up are throttled', async (t) => {
+    const [ada, bob] = [await withFactor(postern), await postern.person('GUEST')]
+    await ada.client.post(TOTP)
+    const wrong = { code: wrongCodeOf(ada.secret) }
+    const guesses: [how: string, code: string, guess: () => Promise<LightMyRequestResponse>][] = [
+      ['code', 'invalid_code', async () => await ada.client.post(STEP_UP, wrong)],
+      ['recovery code', 'invalid_code', async () => await ada.client.post(STEP_UP, { recovery_code: 'x' })],
+      ['enrolment', 'invalid_code', async () => await ada.client.post(`${TOTP}/verify`, wrong)],
+      ['password', 'invalid_password', async () => await bob.client.post(STEP_UP, { password: 'wrong' })],
+    ]
+
+    for (const [how, code, guess] of guesses) {
+      const answers = []
+      for (let round = 0; round < 6; round++) answers.push((await guess()).json<{ type: string }>().type)
+      t.same(answers, [...Array(5).fill(`/problems/${code}`), '/problems/too_many_requests'], how)
+    }
+    await letTimePass(postern, ada.id)
+    const mfa_token = mfaTokenOf(await login(postern, ada))
+    isProblem(t, await verify({ mfa_token, code: codeOf(ada.secret) }), 'too_many_requests')
+    const [recovery_code] = ada.recoveryCodes
+    isProblem(t, await verify({ mfa_token, recovery_code }), 'too_many_requests')
+  })
+
+  t.test(
+    'C.2: a hundred wrong codes in a row stop codes, and nothing else, until an unlock or a reset',
+    async (t) => {
+      const ada = await withFactor(postern)
+      const attempts = async (set: string) => await pool.query(`update login_attempts set ${set}`)
+      const signInWith = async (proof: object) =>
+        await verify({ mfa_token: mfaTokenOf(await login(postern, ada)), ...proof })
+      const stopCodes = async () => {
+        for (const set of ["consecutive = 99 where kind = 'email'", 'blocked_until = null']) {
+          await ada.client.post(STEP_UP, { code: wrongCodeOf(ada.secret) })
+          await ada.client.post(STEP_UP, { recovery_code: 'wrong' })
+          await attempts(set)
+        }
+        await letTimePass(postern, ada.id)
+      }
+      await pool.query('delete from login_attempts')
+
+      await stopCodes()
+      const stopped = await signInWith({ code: codeOf(ada.secret) })
+      const recovered = await signInWith({ recovery_code: ada.recoveryCodes[0] })
+      const unlocked = await postern.root.post(`/api/v1/users/${ada.id}/unlock`)
+      const open = await signInWith({ code: codeOf(ada.secret) })
+      await stopCodes()
+      const again = await signInWith({ code: codeOf(ada.secret) })
+      await postern.root.delete(`/api/v1/users/${ada.id}/mfa`)
+      const { secret } = await enrolTotp(as((await login(postern, ada)).json<Tokens>().access_token))
+      await letTimePass(postern, ada.id)
+      const reset = await signInWith({ code: codeOf(secret) })
+
+      isProblem(t, stopped, 'too_many_requests')
+      t.equal(recovered.statusCode, 200, recovered.body)
+      t.equal(unlocked.statusCode, 204)
+      t.equal(open.statusCode, 200, open.body)
+      isProblem(t, again, 'too_many_requests')
+      t.equal(reset.statusCode, 200, reset.body)
+    },
+  )
 
   t.test('C.7: of two parallel uses of a code one wins', async (t) => {
     const ada = await withFactor(postern)
@@ -477,7 +586,7 @@ t.test('where a second factor is required', async (t) => {
   })
 })
 
-t.test('MFA_REQUIRED_FOR=admins concerns holders of permissions of this service', async (t) => {
+t.test('C.5 8.4.2: MFA_REQUIRED_FOR=admins concerns holders of permissions of this service', async (t) => {
   const postern = await buildTestApp(t, { env: { MFA_REQUIRED_FOR: 'admins' } })
   const [admin, guest] = [await postern.person('ACCOUNT_ADMIN'), await postern.person('ACCOUNT_MANAGER')]
 
@@ -485,6 +594,7 @@ t.test('MFA_REQUIRED_FOR=admins concerns holders of permissions of this service'
     await admin.client.get('/api/v1/users/me/permissions'),
     await guest.client.get('/api/v1/users/me/permissions'),
   ]
+  await postern.services.database.pool.query('update user_credentials set email_verified_at = null')
   await enrolTotp(admin.client)
 
   isProblem(t, adminSees, 'mfa_enrolment_required')

@@ -16,6 +16,9 @@ export function testConfig(env: NodeJS.ProcessEnv = {}): Config {
     SECRET_KEY,
     HASH_QUEUE: '1000',
     DATABASE_POOL_MAX: '5',
+    // Room for these is taken at once, for each app.
+    POLICY_CACHE_USERS: '1000',
+    POLICY_CACHE_INSTANCES: '1000',
     ...env,
   })
   return { ...config, passwords: { ...config.passwords, memoryKib: 1024 } }

@@ -193,7 +193,7 @@ t.test('links that were revoked, replaced or made up, or have expired, open noth
   t.equal(codeOf(await accept(again.token)), 'invitation_not_found', 'nor those to accounts that are off')
 })
 
-t.test('an address that is known here and one that is not are invited alike', async (t) => {
+t.test('C.3: an address that is known here and one that is not are invited alike', async (t) => {
   const { admin, roleId, url } = await scene()
   const [known, unknown] = [(await person('GUEST')).email, newEmail()]
   const answers = []
@@ -285,6 +285,40 @@ t.test('an account is no way to send mail to strangers', async (t) => {
     resent.push((await admin.client.post(`${url}/${invitation.id}/resend`)).statusCode)
 
   t.same(resent, [...Array(9).fill(200), 429])
+  const other = await scene()
+  const theirs = await other.admin.client.post(other.url, { email: invitation.email, role_id: other.roleId })
+  t.equal(theirs.statusCode, 201, 'nor one to keep others from it')
+  t.ok((await accept(await tokenFor(invitation.email))).statusCode === 200)
+
+  const crowded = newEmail()
+  const count = async () => await services.throttle.isWithin('invitation', `email|${crowded}`, 100, 86_400)
+  await Promise.all(Array.from({ length: 100 }, count))
+  const silent = await other.admin.client.post(other.url, { email: crowded, role_id: other.roleId })
+  await services.jobs.runDue()
+  t.equal(silent.statusCode, 201, 'what others have sent there is nobody’s business')
+  t.same(inbox.to(crowded), [])
+})
+
+t.test('C.5 8.2.3: only the very address that was invited counts as confirmed', async (t) => {
+  const { admin, roleId, url } = await scene()
+  const isVerified = async ({ id }: Person) =>
+    (
+      await pool.query('select from user_credentials where user_id = $1 and email_verified_at is not null', [
+        id,
+      ])
+    ).rowCount === 1
+
+  for (const [stored, invited, isConfirmed] of [
+    ['ursula@straße.de', 'ursula@strasse.de', false],
+    ['Vera@postern.test', 'vera@postern.test', true],
+  ] as const) {
+    const member = await person('GUEST', { email: stored })
+    await pool.query('update user_credentials set email_verified_at = null where user_id = $1', [member.id])
+    const { token } = await invite(admin.client, url, invited, roleId)
+
+    t.equal((await accept(token, member.client, {})).statusCode, 200)
+    t.equal(await isVerified(member), isConfirmed, stored)
+  }
 })
 
 t.test(

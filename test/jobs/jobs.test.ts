@@ -24,7 +24,17 @@ t.test('what is done later, by a process that serves', async (t) => {
     ticks++
     if (failures-- > 0) throw new Error('not this time')
   }
+  let isOpen = false
+  let hanging = 0
   for (const one of [jobs, other.jobs]) {
+    one.handle('hang', {
+      async run() {
+        hanging++
+        await eventually(async () => isOpen)
+        hanging--
+      },
+    })
+    one.handle('urgent', { run: async () => void done.push('urgent'), isUrgent: true })
     one.handle('note', {
       async run(payload, { number, isLast }) {
         const { name, fails = 0 } = payload as { name: string; fails?: number }
@@ -67,6 +77,19 @@ t.test('what is done later, by a process that serves', async (t) => {
     t.same(done, ['late, at the last moment'])
   })
 
+  await t.test('what somebody waits for is done while everything else hangs', async (t) => {
+    done.length = 0
+    for (let n = 0; n < 30; n++) await jobs.add('hang', { payload: {} })
+    await eventually(async () => hanging === 6)
+
+    await jobs.add('urgent', { payload: {} })
+    await eventually(async () => done.length > 0)
+
+    t.strictSame([done, hanging], [['urgent'], 6], 'three jobs of each process are under way')
+    isOpen = true
+    await eventually(async () => !(await jobs.states()).some(({ task }) => task === 'hang'))
+  })
+
   await t.test('scheduled work goes on after it failed, and after the database was away', async (t) => {
     await eventually(async () => ticks > 2)
     t.equal(mostAtOnce, 1, 'by one process at a time')
@@ -93,6 +116,24 @@ t.test('what is done later, by a process that serves', async (t) => {
     await eventually(async () => ticks > before)
 
     t.equal(done[0], 'after')
+  })
+
+  await t.test('scheduled work that is interrupted goes on in another process', async (t) => {
+    const third = createServices(config, { databaseUrl, secretKey: SECRET_KEY })
+    t.teardown(async () => await third.close())
+    let begun = 0
+    third.jobs.schedule('long', 3600, async (signal) => {
+      begun++
+      await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+    })
+    third.jobs.start(databaseUrl)
+    await eventually(async () => begun > 0)
+    await third.jobs.stop()
+
+    const { rows } = await database.pool.query(
+      `select run_at <= now() as is_due from graphile_worker.jobs where task_identifier = 'schedule:long'`,
+    )
+    t.strictSame(rows, [{ is_due: true }])
   })
 
   await t.test('metrics say how jobs stand', async (t) => {

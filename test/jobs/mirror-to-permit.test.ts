@@ -76,13 +76,19 @@ t.test('jobs name what changed, and hold nothing else', async (t) => {
   const id = await create('anna')
   await give(id, 'reader')
 
-  const { rows } = await db.query<{ payload: object; key: string; queue_name: string }>(
-    `select payload, key, queue_name from graphile_worker._private_jobs jobs
+  const { rows } = await db.query<{ payload: object; key: string; queue_name: string; priority: number }>(
+    `select payload, key, queue_name, priority from graphile_worker._private_jobs jobs
       left join graphile_worker._private_job_queues q on q.id = jobs.job_queue_id where payload->>'kind' = 'user'`,
   )
-  t.same(rows, [
-    { payload: { kind: 'user', ref: id }, key: `mirror:user:${id}`, queue_name: `mirror:user:${id}` },
+  t.match(rows, [
+    {
+      payload: { kind: 'user', ref: id },
+      key: `mirror:user:${id}`,
+      queue_name: /^mirror:\d+$/,
+      priority: 20,
+    },
   ])
+  t.strictSame(rows[0]?.payload, { kind: 'user', ref: id })
 })
 
 t.test('other environments and changes of other kinds are no business of Permit', async (t) => {

@@ -6,7 +6,8 @@ import { StartupError } from '../../src/errors.ts'
 import { durationInWords } from '../../src/mail/service.ts'
 import { loadMailTemplates } from '../../src/mail/templates.ts'
 import { buildTestApp } from '../helpers/app.ts'
-import { testConfig } from '../helpers/config.ts'
+import { PASSWORD, testConfig } from '../helpers/config.ts'
+import { isProblem } from '../helpers/hostile.ts'
 import { runPostern } from '../helpers/processes.ts'
 import { mailServer } from '../helpers/smtp.ts'
 
@@ -228,6 +229,25 @@ t.test('with ENVIRONMENT=dev and no mail server, links are printed', async (t) =
   await services.jobs.runDue()
 
   t.match(printed, [{ to: 'ada@postern.test', text: LINK.link }])
+  t.match(services.mailer.warning, /printed to this log/)
+})
+
+t.test('with ENVIRONMENT=prod and no mail server nothing is printed, and the start says so', async (t) => {
+  const printed: unknown[] = []
+  const app = await buildTestApp(t, { env: { ENVIRONMENT: 'prod' }, logMail: (mail) => printed.push(mail) })
+  const { email, client } = await app.person('GUEST')
+
+  const asked = await app.anonymous.post('/api/v1/auth/password-reset', { email })
+  const changed = await client.post('/api/v1/auth/change-password', {
+    current_password: PASSWORD,
+    new_password: 'another long enough password',
+  })
+  await app.services.jobs.runDue()
+
+  isProblem(t, asked, 'mail_not_configured')
+  t.equal(changed.statusCode, 204, changed.body)
+  t.same(printed, [])
+  t.match(app.services.mailer.warning, /answers 503 mail_not_configured/)
 })
 
 t.test('the command line sends a test mail and says what came of it', async (t) => {

@@ -493,7 +493,7 @@ t.test('private_key_jwt', async (t) => {
 })
 
 t.test(
-  'failures of one client are slowed down, and neither the client nor people are kept out',
+  'C.2: failures of one client are slowed down, and neither the client nor people are kept out',
   async (t) => {
     const postern = await buildTestApp(t, { env: { LOGIN_MAX_FAILURES: '3' } })
     const client = await aClient(postern)

@@ -203,7 +203,7 @@ t.test('the refresh grant', async (t) => {
   t.match(next.json(), { scope: 'post:read post:write' }, 'the session keeps the scope that it began with')
 })
 
-t.test('token exchange (RFC 8693)', async (t) => {
+t.test('C.5 8.3.3: token exchange (RFC 8693)', async (t) => {
   const gateway = await aClient(postern, {
     grant_types: [EXCHANGE, 'client_credentials'],
     scopes: ['post:read', 'post:delete', 'postern.users:read'],
@@ -509,6 +509,13 @@ t.test('DPoP (RFC 9449)', async (t) => {
       (await call(`DPoP ${token}`)).headers['www-authenticate'],
       /^DPoP algs="ES256 EdDSA PS256 RS256", realm="postern", error="invalid_dpop_proof"/,
     )
+    const htu = `${ISSUER}/api/v1/audit-events`
+    const beyond = await postern.app.inject({
+      url: '/api/v1/audit-events',
+      headers: { authorization: `DPoP ${token}`, dpop: await proof({ ...CALL, htu }) },
+    })
+    t.equal(beyond.statusCode, 403)
+    t.match(beyond.headers['www-authenticate'], /^DPoP .*, error="insufficient_scope"/)
     t.equal((await call(`Bearer ${plain}`)).statusCode, 200)
   })
 

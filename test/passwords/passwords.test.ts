@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import bcrypt from 'bcrypt'
 import fc from 'fast-check'
 import t from 'tap'
 import { createPasswordHasher } from '../../src/auth/passwords.ts'
@@ -164,10 +165,10 @@ t.test('hashes of other programs', async (t) => {
   }
 
   await t.test('bcrypt sees 72 bytes, and what replaces it sees all', async (t) => {
-    const bcrypt = FOREIGN_HASHES['passlib bcrypt of LONG'] ?? ''
+    const hash = FOREIGN_HASHES['passlib bcrypt of LONG'] ?? ''
     const other = `${LONG} and more`
 
-    t.equal(await hasher.verify(bcrypt, other), true)
+    t.equal(await hasher.verify(hash, other), true)
     t.equal(await hasher.verify(await hasher.hash(other), LONG), false)
   })
   await t.test('that would cost too much, or say nothing, are refused and never verified', async (t) => {
@@ -180,6 +181,8 @@ t.test('hashes of other programs', async (t) => {
       [`$scrypt$ln=30,r=8,p=1$${salt}$${digest}`, /costs more/],
       [`$scrypt$ln=14,r=8,p=999$${salt}$${digest}`, /costs more/],
       [`scrypt:1000:8:1$salt$${'ab'.repeat(32)}`, /parameters/],
+      [`scrypt:65536:1:1$salt$${'ab'.repeat(32)}`, /parameters/],
+      [`pbkdf2:sha1:1000000$salt$${'ab'.repeat(64)}`, /costs more/],
       [`pbkdf2_sha256$999999999$salt$${digest}=`, /costs more/],
       [`pbkdf2_sha256$1000$salt$YWI=`, /digest/],
       [`$pbkdf2-sha512$1000$${salt}$${'a'.repeat(500)}`, /digest/],
@@ -194,8 +197,17 @@ t.test('hashes of other programs', async (t) => {
     for (const [hash, reason] of refused) {
       t.match(hasher.adopt(hash), { fault: reason }, hash)
     }
-    const bcrypt = refused[0]?.[0]
-    t.equal(await hasher.verify(bcrypt, HASHED), false, 'where one is stored all the same')
+    const stored = refused[0]?.[0]
+    t.equal(await hasher.verify(stored, HASHED), false, 'where one is stored all the same')
+    t.match(hasher.adopt(`pbkdf2:sha1:1000000$salt$${'ab'.repeat(20)}`), { hash: /^pbkdf2/ })
+  })
+  await t.test('that fail while they are verified are no failure of the sign-in', async (t) => {
+    const warnings: string[] = []
+    const watched = createPasswordHasher(SETTINGS, { warn: (_context, message) => warnings.push(message) })
+    t.intercept(bcrypt, 'compare', { value: async () => await Promise.reject(new Error('broken')) })
+
+    t.equal(await watched.verify(FOREIGN_HASHES['passlib bcrypt'], HASHED), false)
+    t.strictSame(warnings, ['a stored password hash cannot be verified'])
   })
 })
 
@@ -360,6 +372,13 @@ t.test('over HTTP', async (t) => {
       t.match(await stored(id), /^\$argon2id\$/, name)
       t.ok(await signIn(email, HASHED), `${name}, again`)
     }
+    const { id, email } = await app.person('GUEST')
+    const manyLanes = `scrypt:2:100:999$salt$${'ab'.repeat(64)}`
+    await services.database.pool.query('update user_credentials set password_hash = $1 where user_id = $2', [
+      manyLanes,
+      id,
+    ])
+    t.equal((await anonymous.post('/api/v1/auth/login', { email, password: HASHED })).statusCode, 401)
   })
   await t.test(
     'C.3: unknown emails are given the work of all kinds of hashes that are stored, each always the same',

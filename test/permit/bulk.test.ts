@@ -311,6 +311,98 @@ t.test('bulk requests for people and tenants', async (t) => {
     )
   })
 
+  await t.test('a bad grant is refused for the same reason alone and among many', async (t) => {
+    const home = await postern.account('Corp')
+    const { client } = await postern.person('ACCOUNT_ADMIN', { accountId: home })
+    const { key: homeKey } = (await postern.root.get(`/api/v1/accounts/${home}`)).json<{ key: string }>()
+    await send('PUT', 'users', {
+      operations: [
+        {
+          key: 'jim',
+          role_assignments: [{ role: 'editor', tenant: 'acme', resource_instance: 'document:c1' }, reader],
+        },
+      ],
+    })
+    const reasonOf = (response: { statusCode: number; body: string }): string => {
+      const { support_link, detail } = JSON.parse(response.body) as {
+        support_link?: string
+        detail?: { loc: string[] }[]
+      }
+      return `${response.statusCode} ${support_link?.split('/').at(-1) ?? detail?.map(({ loc }) => loc.at(-1))}`
+    }
+    const nowhere = '0192f4d1-0000-7000-8000-00000000dead'
+    const document = (key: string, more: object = {}) => ({
+      role: 'editor',
+      resource_instance: `document:${key}`,
+      ...more,
+    })
+    for (const [grant, callers] of [
+      [{ user: 'nobody', ...reader }, 'both'],
+      [{ role: 'nothing', tenant: homeKey }, 'both'],
+      [{ role: 'SUPER_ADMIN', tenant: homeKey }, 'both'],
+      [{ role: 'editor', tenant: homeKey }, 'both'],
+      [{ role: 'reader', tenant: 'nowhere' }, 'both'],
+      [{ role: 'reader' }, 'both'],
+      [document('no'), 'both'],
+      [document('no', { tenant: 'nowhere' }), 'both'],
+      [document('c1', { tenant: 'globex' }), 'both'],
+      [document('c1', { tenant: 'nowhere' }), 'both'],
+      [document('c1', { role: 'reader' }), 'both'],
+      [document('new', { tenant: homeKey, role: 'reader' }), 'both'],
+      [{ role: 'editor', tenant: homeKey, resource_instance: 'nothing:x' }, 'both'],
+      [{ role: 'editor', tenant: homeKey, resource_instance: nowhere }, 'both'],
+      [{ role: 'editor', tenant: 'nowhere', resource_instance: nowhere }, 'both'],
+      [reader, 'the administrator of one account'],
+      [document('c1'), 'the administrator of one account'],
+      [document('c1', { tenant: 'acme' }), 'the administrator of one account'],
+    ] as const) {
+      const asked = { user: 'jim', ...grant }
+      for (const [by, who] of [
+        [client, 'the administrator of one account'],
+        [python, 'a key for everything'],
+      ] as const) {
+        if (callers !== 'both' && callers !== who) continue
+        for (const method of ['POST', 'DELETE'] as const) {
+          const alone = reasonOf(await by.send(method, `${F}/role_assignments`, asked))
+          const response = await by.send(method, `${F}/role_assignments/bulk`, [asked])
+          const what = `${method} ${JSON.stringify(asked)} by ${who}`
+          if (response.statusCode === 200 && method === 'DELETE') {
+            // Alone, what is not held is an error.
+            t.same(response.json(), { assignments_removed: 0 }, what)
+            t.match(alone, /^404 (assignment|user)_not_found$/, what)
+          } else t.equal(reasonOf(response), alone, what)
+        }
+      }
+    }
+    const newcomer = [
+      { user: 'jim', ...reader },
+      { user: 'a b', ...reader },
+    ]
+    const refused = await python.send(
+      'POST',
+      `${F}/role_assignments/bulk?missing_user_policy=create`,
+      newcomer,
+    )
+    t.match(refused.json(), { detail: [{ loc: ['body', 1, 'user'] }] })
+  })
+
+  await t.test('as many grants as are allowed are not too large, one more is too many', async (t) => {
+    const grants = Array.from({ length: 2000 }, (_, n) => ({
+      ...{ user: `${'u'.repeat(396)}${n}`, role: 'editor', tenant: 'acme' },
+      resource_instance: `document:${'d'.repeat(400)}`,
+    }))
+    t.ok(JSON.stringify(grants).length > postern.config.http.bodyLimitBytes)
+    for (const [method, path, answer] of [
+      ['POST', `${F}/role_assignments/bulk?missing_user_policy=ignore`, { assignments_created: 0 }],
+      ['DELETE', `${F}/role_assignments/bulk`, { assignments_removed: 0 }],
+    ] as const) {
+      const response = await python.send(method, path, grants)
+      t.equal(response.statusCode, 200, method)
+      t.same(response.json(), answer)
+      t.equal((await python.send(method, path, [...grants, grants[0]])).statusCode, 422, method)
+    }
+  })
+
   await t.test('who is given or loses a role in many signs on with it, and old tokens end', async (t) => {
     const path = `${F}/role_assignments/bulk`
     const person = await postern.person('GUEST')

@@ -2,7 +2,10 @@ import t from 'tap'
 import { DEFAULT_ENVIRONMENT } from '../../src/db/client.ts'
 import { readTemplate } from '../../src/policy-file/templates.ts'
 import { SYSTEM } from '../../src/principal.ts'
+import { anEnvironment, inEnvironment } from '../helpers/api-keys.ts'
 import { buildTestApp } from '../helpers/app.ts'
+import { PASSWORD, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
+import { letSessionsAge } from '../helpers/factors.ts'
 import { isProblem, pointersOf } from '../helpers/hostile.ts'
 
 const TEMPLATES = [
@@ -257,4 +260,78 @@ t.test('two files applied at once leave one of the two', async (t) => {
   t.ok(
     files.some((file) => JSON.stringify(file.resources) === JSON.stringify((left as typeof file).resources)),
   )
+})
+
+t.test('a role that demands a second factor does so after export and apply', async (t) => {
+  const app = await buildTestApp(t)
+  const { root, services } = app
+  const policy = (roles: object, facts?: object) => ({
+    version: 1,
+    resources: { Post: { actions: ['read'] } },
+    roles,
+    ...(facts && { facts }),
+  })
+  const demanding = { Keeper: { is_mfa_required: true, permissions: ['Post:read'] }, Reader: {} }
+  const demandOf = async (key: string, headers = {}) =>
+    (await root.get(`/api/v1/roles?key=${key}`, headers)).json<{ is_mfa_required: boolean }[]>()[0]
+      ?.is_mfa_required
+
+  t.equal((await root.post('/api/v1/policy', policy(demanding))).statusCode, 200)
+  const keeper = await app.person('Keeper')
+  isProblem(t, await keeper.client.get('/api/v1/roles'), 'mfa_enrolment_required')
+  const exported = (await root.get('/api/v1/policy')).json<{ roles: object }>()
+  t.same(exported.roles, demanding, 'what is a default is not written')
+  const elsewhere = inEnvironment((await anEnvironment(app)).name)
+  t.equal((await root.post('/api/v1/policy', exported, elsewhere)).statusCode, 200)
+  t.equal(await demandOf('Keeper', elsewhere), true)
+  t.equal(await demandOf('Reader', elsewhere), false)
+
+  await t.test('and so does its copy in another environment', async (t) => {
+    const { environments, modelOf } = services
+    const source = await environments.getEnvironmentNamed(SYSTEM, 'default/default')
+    const copy = await environments.copyEnvironment(
+      SYSTEM,
+      source,
+      { new: { key: 'copy', name: 'Copy' } },
+      {},
+    )
+    const records = await modelOf(copy.id).policyFile.read()
+    t.match(
+      records.find(({ kind, name }) => kind === 'role' && name === 'Keeper'),
+      { value: { is_mfa_required: true } },
+    )
+  })
+
+  await t.test('until a file says otherwise, of somebody who might say so to the role itself', async (t) => {
+    const lifted = policy({ ...demanding, Keeper: { permissions: ['Post:read'] } })
+    const narrow = await app.anonymous.post('/api/v1/auth/login', {
+      email: SUPER_ADMIN_EMAIL,
+      password: PASSWORD,
+      scope: 'postern.policy:write:any',
+    })
+    const writer = app.as(narrow.json<{ access_token: string }>().access_token)
+
+    t.equal((await writer.post('/api/v1/policy', policy(demanding))).statusCode, 200)
+    isProblem(t, await writer.post('/api/v1/policy', lifted), 'insufficient_scope')
+    await letSessionsAge(app, app.rootId, 86_400)
+    t.equal((await root.post('/api/v1/policy', policy(demanding))).statusCode, 200)
+    isProblem(t, await root.post('/api/v1/policy', lifted), 'reauthentication_required')
+    t.equal(await demandOf('Keeper'), true)
+    await letSessionsAge(app, app.rootId, 0)
+    t.equal((await root.post('/api/v1/policy', lifted)).statusCode, 200)
+    t.equal(await demandOf('Keeper'), false)
+  })
+
+  await t.test('and an account that facts name is not let off by them', async (t) => {
+    const acme = async (fields: object) => {
+      const facts = { accounts: { acme: fields } }
+      const { statusCode } = await root.post('/api/v1/policy', policy(demanding, facts))
+      const [account] = (await root.get('/api/v1/accounts?key=acme')).json<{ is_mfa_required: boolean }[]>()
+      return [statusCode, account?.is_mfa_required]
+    }
+    t.same(await acme({}), [200, false])
+    t.same(await acme({ is_mfa_required: true }), [200, true])
+    t.same(await acme({ name: 'Acme' }), [200, true])
+    t.same(await acme({ is_mfa_required: false }), [422, true])
+  })
 })

@@ -65,6 +65,7 @@ t.test('what is given for the first admin is used, and its password never printe
   const { stdout } = service.said()
   const command = /curl [\s\S]*?'\n/.exec(stdout)?.[0] ?? ''
 
+  await service.until(/There is no SMTP_URL: mails, with their links, are printed to this log/)
   t.match(stdout, /Admin email +o'neil@postern\.test\n/)
   t.notMatch(stdout, /Admin password/)
   t.notMatch(stdout, PASSWORD)

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { LightMyRequestResponse } from 'fastify'
 import { decodeJwt } from 'jose'
@@ -63,6 +64,20 @@ t.test('a refresh token', async (t) => {
     const rows = JSON.stringify(await query(app, 'select * from sessions'))
     for (const { refresh_token } of [first, next])
       t.notOk(rows.includes(refresh_token.slice(37)), 'only hashes are stored')
+  })
+
+  await t.test('C.4 7.2.3: has 128 random bits, and is stored as a hash', async (t) => {
+    const tokens = await Promise.all(Array.from({ length: 3 }, async () => await signIn(app, writer.email)))
+    const nonces = tokens.map(({ refresh_token }) => refresh_token.slice(37, 59))
+
+    t.equal(new Set(nonces).size, tokens.length)
+    for (const nonce of nonces) t.equal(Buffer.from(nonce, 'base64url').length, 16)
+    for (const one of tokens) {
+      const [stored] = await query(app, 'select * from sessions where id = $1', [sidOf(one)])
+      const hash = createHash('sha256').update(one.refresh_token).digest('base64url')
+      t.equal(stored.refresh_hash, hash)
+      t.notMatch(JSON.stringify(stored), one.refresh_token.slice(37))
+    }
   })
 
   await t.test('is found by an index', async (t) => {
@@ -201,7 +216,7 @@ t.test('a refresh token', async (t) => {
   })
 
   await t.test(
-    'ends when it was not used for long, and with the session however much it is used',
+    'C.4 7.3.1, 7.3.2: ends when it was not used for long, and with the session however much it is used',
     async (t) => {
       const idle = await signIn(app, writer.email)
       const [row] = await query(
@@ -327,7 +342,7 @@ t.test('what happens to the person', async (t) => {
     },
   )
 
-  await t.test('a new password of one’s own ends the other sessions', async (t) => {
+  await t.test('C.4 7.4.3: a new password of one’s own ends the other sessions', async (t) => {
     const person = await app.person('GUEST')
     const [here, there] = [await signIn(app, person.email), await signIn(app, person.email)]
     const next = { current_password: PASSWORD, new_password: 'another horse battery staple' }
@@ -337,20 +352,23 @@ t.test('what happens to the person', async (t) => {
     t.equal(problemOf(await refresh(app, there.refresh_token)), REFUSED)
   })
 
-  await t.test('an administrator’s password, deactivation and deletion end all of them', async (t) => {
-    for (const act of [
-      (id: string) => app.root.patch(`/api/v1/users/${id}`, { password: 'another horse battery staple' }),
-      (id: string) => app.root.post(`/api/v1/users/${id}/deactivate`),
-      (id: string) => app.root.delete(`/api/v1/users/${id}`),
-    ]) {
-      const person = await app.person('GUEST')
-      const tokens = await signIn(app, person.email)
-      t.ok((await act(person.id)).statusCode < 300)
-      t.equal(problemOf(await refresh(app, tokens.refresh_token)), REFUSED)
-      await app.root.post(`/api/v1/users/${person.id}/reactivate`)
-      t.equal(problemOf(await refresh(app, tokens.refresh_token)), REFUSED, 'for good')
-    }
-  })
+  await t.test(
+    'C.4 7.4.2: an administrator’s password, deactivation and deletion end all of them',
+    async (t) => {
+      for (const act of [
+        (id: string) => app.root.patch(`/api/v1/users/${id}`, { password: 'another horse battery staple' }),
+        (id: string) => app.root.post(`/api/v1/users/${id}/deactivate`),
+        (id: string) => app.root.delete(`/api/v1/users/${id}`),
+      ]) {
+        const person = await app.person('GUEST')
+        const tokens = await signIn(app, person.email)
+        t.ok((await act(person.id)).statusCode < 300)
+        t.equal(problemOf(await refresh(app, tokens.refresh_token)), REFUSED)
+        await app.root.post(`/api/v1/users/${person.id}/reactivate`)
+        t.equal(problemOf(await refresh(app, tokens.refresh_token)), REFUSED, 'for good')
+      }
+    },
+  )
 
   await t.test('a password that was changed beside the sign-in begins no session', async (t) => {
     const person = await app.person('GUEST')
@@ -389,7 +407,7 @@ t.test('sessions are listed and ended', async (t) => {
   const shown = async (tokens: Tokens): Promise<Shown[]> =>
     (await app.as(tokens.access_token).get('/api/v1/auth/sessions')).json<Shown[]>()
 
-  await t.test('by their owner: each, and all others at once', async (t) => {
+  await t.test('C.4 7.5.2: by their owner: each, and all others at once', async (t) => {
     const desk = await signInFrom('Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0')
     const phone = await signInFrom(
       'Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Version/19.0 Mobile/15E148 Safari/604.1',
@@ -428,7 +446,7 @@ t.test('sessions are listed and ended', async (t) => {
     )
   })
 
-  await t.test('by administrators within their reach, and of nobody above them', async (t) => {
+  await t.test('C.4 7.4.5: by administrators within their reach, and of nobody above them', async (t) => {
     const [guest, chief] = [await app.person('GUEST'), await app.person('SUPER_ADMIN')]
     const outsider = await app.person('GUEST', { accountId: await app.account() })
     const tokens = await signIn(app, guest.email)
@@ -457,7 +475,7 @@ t.test('sessions are listed and ended', async (t) => {
     ])
   })
 
-  await t.test('by signing out, with any of their tokens, as often as one likes', async (t) => {
+  await t.test('C.4 7.4.1: by signing out, with any of their tokens, as often as one likes', async (t) => {
     const logout = async (body?: object, headers?: Record<string, string>) =>
       (await app.anonymous.post('/api/v1/auth/logout', body, headers)).statusCode
     const bearer = ({ access_token }: Tokens) => ({ authorization: `Bearer ${access_token}` })
@@ -480,6 +498,56 @@ t.test('sessions are listed and ended', async (t) => {
     const forged = `${third.access_token.slice(0, -20)}${'A'.repeat(20)}`
     t.equal(await logout(undefined, { authorization: `Bearer ${forged}` }), 401)
     t.ok(await isAlive(app, third))
+  })
+
+  await t.test('C.4 7.4.5: all of them by a super admin, however many, in parts', async (t) => {
+    const [guest, chief] = [await app.person('GUEST'), await app.person('SUPER_ADMIN')]
+    const tokens = await signIn(app, guest.email)
+    const another = await signIn(app, chief.email)
+    const admin = await app.person('ADMIN')
+    t.match(problemOf(await admin.client.delete('/api/v1/sessions')), /^403 .*grant_exceeds_own/)
+    t.match(problemOf(await guest.client.delete('/api/v1/sessions')), /^403 .*insufficient_scope/)
+    const aged = await signIn(app, chief.email)
+    await query(app, "update sessions set authenticated_at = now() - interval '1 day' where id = $1", [
+      sidOf(aged),
+    ])
+    const late = await app.as(aged.access_token).delete('/api/v1/sessions')
+    t.match(problemOf(late), /^401 .*reauthentication_required/)
+    t.ok(await isAlive(app, tokens))
+    await query(
+      app,
+      `insert into sessions (id, environment_id, user_id, client_id, amr, expires_at, idle_expires_at)
+      select gen_random_uuid(), environment_id, user_id, client_id, amr, expires_at, idle_expires_at
+      from sessions, generate_series(1, 2100) where id = $1`,
+      [sidOf(tokens)],
+    )
+    const [live] = await query(app, 'select count(*)::int as count from sessions where ended_at is null')
+
+    t.equal((await chief.client.delete('/api/v1/sessions')).statusCode, 204)
+
+    t.same(
+      (await query(app, 'select id from sessions where ended_at is null')).map(({ id }) => id),
+      [sidOf({ ...another, access_token: chief.token })],
+      'the session that asks goes on',
+    )
+    for (const ended of [tokens, another]) {
+      t.notOk(await isAlive(app, ended))
+      t.equal(problemOf(await refresh(app, ended.refresh_token)), REFUSED)
+    }
+    const feed = await query(app, "select from revocations where kind = 'session' and ref = $1", [
+      sidOf(tokens),
+    ])
+    t.equal(feed.length, 1)
+    const parts = await query(
+      app,
+      "select (details ->> 'sessions')::int as sessions from audit_events where details ? 'everybody'",
+    )
+    t.ok(parts.length > 2, 'no transaction ends all of them')
+    t.equal(
+      parts.reduce((sum, { sessions }) => sum + sessions, 1),
+      live.count,
+    )
+    t.ok(await isAlive(app, await signIn(app, guest.email)))
   })
 })
 

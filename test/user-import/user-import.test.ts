@@ -4,12 +4,20 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import t from 'tap'
 import { faultFinder } from '../../src/cli/input.ts'
+import { newId } from '../../src/ids.ts'
 import { createProgressBar } from '../../src/terminal.ts'
-import { type ImportOptions, NOTHING_DONE, type Refusal } from '../../src/user-import/progress.ts'
+import {
+  type ImportOptions,
+  NOTHING_DONE,
+  newImportRun,
+  type Refusal,
+} from '../../src/user-import/progress.ts'
 import { ImportedUserSchema, readPeople } from '../../src/user-import/records.ts'
+import { openRefusals } from '../../src/user-import/resume.ts'
 import { type ColumnNames, readCsv, readJsonLines } from '../../src/user-import/source.ts'
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
 import { PASSWORD, SECRET_KEY, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
+import { onServer } from '../helpers/database.ts'
 import { runPostern } from '../helpers/processes.ts'
 import { FOREIGN_HASHES, HASHED } from '../passwords/hashes.ts'
 
@@ -326,4 +334,92 @@ t.test('an import', async (t) => {
     t.equal((await userOf(app, 'd29@postern.test'))?.account_id, account?.id)
     t.strictSame(resumed.counts, counted(30, 0, 0, 1), 'only the last line was looked at')
   })
+
+  await t.test('that was killed before it had noted how far it was does nothing twice', async (t) => {
+    const created = '2024-01-31T10:20:30Z'
+    const text = [
+      'email,created_at',
+      `e1@postern.test,${created}`,
+      `no address,${created}`,
+      'e2@postern.test,',
+      `e3@postern.test,${created}`,
+    ].join('\n')
+    const options = { run: newImportRun(), onConflict: 'fail' as const }
+    const killed = { ...options, onProgress: async () => await Promise.reject(new Error('killed')) }
+    await t.rejects(importText(app, text, killed), /killed/)
+
+    const again = await importText(app, `${text}\ne4@postern.test,`, options)
+
+    t.strictSame(again.counts, counted(4, 0, 0, 1))
+    await t.rejects(
+      importText(app, text, { ...options, run: newImportRun() }),
+      /there already/,
+      'another import finds them',
+    )
+  })
+  await t.test('tells of each refused line once', async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'postern-test-'))
+    t.teardown(async () => await rm(folder, { recursive: true, force: true }))
+    const path = join(folder, 'refused')
+    const refusals = [1, 5, 7].map((line) => ({ line, reason: 'ist schön' }))
+    const written = async () => (await readFile(path, 'utf8')).trim().split('\n')
+
+    await (await openRefusals(path, NOTHING_DONE))(refusals)
+    await writeFile(path, '{"line": 9, "rea', { flag: 'a' })
+    await openRefusals(path, { ...NOTHING_DONE, line: 5 })
+
+    t.strictSame(
+      (await written()).map((line) => JSON.parse(line)),
+      refusals.slice(0, 2),
+    )
+    await openRefusals(path, NOTHING_DONE)
+    t.strictSame(await written(), [''])
+  })
+})
+
+t.test('the query of the migration guide gives accounts and roles', async (t) => {
+  const app = await buildTestApp(t)
+  const guide = await readFile(new URL('../../docs/migrating-from-fastapi.md', import.meta.url), 'utf8')
+  const query = /psql "\$OLD_DATABASE_URL" --csv -c "([^"]+)" > users\.csv/.exec(guide)?.[1] ?? ''
+  const [ada, grace, root] = [newId(), newId(), newId()]
+  const rows = await onServer(app.databaseUrl, async (client) => {
+    await client.query(`create schema original; set search_path to original;
+      create table accounts (id uuid primary key, name text not null);
+      create table roles (id uuid primary key, name text not null);
+      create table users (id uuid primary key, email text, full_name text, phone_number text, is_active boolean,
+        created_at timestamptz, hashed_password text, account_id uuid);
+      create table user_roles (user_id uuid, role_id uuid, account_id uuid);
+      insert into accounts values (gen_random_uuid(), 'Analytical "Engines", Ltd');
+      insert into roles values (gen_random_uuid(), 'ACCOUNT_ADMIN'), (gen_random_uuid(), 'SUPER_ADMIN');
+      insert into users select '${ada}', 'ada@example.com', 'Lovelace, Ada', '+44 20 7946 0000', true,
+        '2022-03-04 05:06:07+00', '${BCRYPT}', id from accounts;
+      insert into users values ('${grace}', 'grace@example.com', null, null, false, now(), '${BCRYPT}', null);
+      insert into users values ('${root}', 'boss@example.com', null, null, true, now(), '${BCRYPT}', null);
+      insert into user_roles select '${ada}', id from roles where name = 'ACCOUNT_ADMIN';
+      insert into user_roles select '${root}', id from roles where name = 'SUPER_ADMIN';`)
+    // Every value in the text form that psql prints.
+    return await client.query<string[]>({
+      text: `${query} order by u.email`,
+      rowMode: 'array',
+      types: { getTypeParser: () => String },
+    })
+  })
+  const field = (value: string | null): string => (value === null ? '' : `"${value.replaceAll('"', '""')}"`)
+  const lines = [rows.fields.map(({ name }) => name), ...rows.rows].map((row) => row.map(field).join(','))
+
+  const imported = await importText(app, `${lines.join('\n')}\n`, { createsAccounts: true })
+
+  t.same(imported.refusals, [])
+  t.strictSame(imported.counts, counted(3, 0, 0, 0))
+  const [account] = (await app.root.get('/api/v1/accounts?key=analytical-engines-ltd')).json<
+    { id: string; name: string }[]
+  >()
+  t.match(account, { name: 'Analytical "Engines", Ltd' })
+  const found = await userOf(app, 'ada@example.com')
+  t.match(found, { key: ada, full_name: 'Lovelace, Ada', account_id: account?.id, is_active: true })
+  t.same(await rolesOf(app, found?.id ?? ''), [['ACCOUNT_ADMIN', account?.id, true]])
+  t.match(await userOf(app, 'grace@example.com'), { account_id: null, is_active: false })
+  t.same(await rolesOf(app, (await userOf(app, 'boss@example.com'))?.id ?? ''), [['SUPER_ADMIN', null, true]])
+  const admin = app.as(await app.signIn('ada@example.com', HASHED))
+  t.equal((await admin.get(`/api/v1/accounts/${account?.id}/users`)).statusCode, 200)
 })

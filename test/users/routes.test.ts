@@ -623,8 +623,8 @@ t.test('a user changes their own record', async (t) => {
     })
   }
 
-  await t.test('administrators change their own email too', async (t) => {
-    const admin = await person('ACCOUNT_ADMIN')
+  await t.test('administrators of every account change their own email too', async (t) => {
+    const admin = await person('ADMIN')
 
     const response = await admin.client.patch('/api/v1/users/me', { email: 'Admin.New@postern.test' })
 

@@ -3,10 +3,13 @@ import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
+import { createServices } from '../../src/services.ts'
 import { createAddresses } from '../../src/webhooks/addresses.ts'
+import { CLAIM, createOutbox } from '../../src/webhooks/outbox.ts'
 import { buildTestApp } from '../helpers/app.ts'
-import { SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
+import { SECRET_KEY, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
 import { NO_SUCH_ID } from '../helpers/hostile.ts'
+import { eventually } from '../helpers/processes.ts'
 
 type Webhook = { id: string; secret: string; is_active: boolean; disabled_reason: string | null }
 type Delivery = { id: string; event: string; status: string; attempts: number; last_status: number | null }
@@ -59,6 +62,7 @@ const aUser = async (): Promise<string> =>
 
 /** What waits may be tried now. */
 const hurry = async (): Promise<void> => {
+  await pool.query('update webhooks set paused_until = null')
   await pool.query(`update webhook_deliveries set next_attempt_at = now() where status = 'pending'`)
   await sendDue()
 }
@@ -169,13 +173,15 @@ t.test(
     await root.patch(`/api/v1/users/${user}`, { full_name: 'B' })
     for (let tries = 0; tries < 10; tries++) await hurry()
 
-    t.equal(received.length, 11, 'ten times the first, and then the second')
+    t.equal(received.length, 10)
+    t.equal(new Set(received.map(({ message }) => message.id)).size, 1, 'ten times the first')
     const failed = (await root.get(`${PATH}/${webhook.id}/deliveries?status=failed`)).json<Delivery[]>()
     t.match(failed, [{ attempts: 10, last_status: 503 }])
     t.equal((await root.get(`${PATH}/${webhook.id}`)).json<Webhook>().is_active, true)
 
-    await pool.query(`update webhook_deliveries set delivered_at = delivered_at - interval '4 days'`)
-    for (let tries = 0; tries < 10; tries++) await hurry()
+    await pool.query(`update webhooks set failing_since = failing_since - interval '4 days'`)
+    await hurry()
+    t.equal(new Set(received.map(({ message }) => message.id)).size, 2, 'and then the second')
     const now = (await root.get(`${PATH}/${webhook.id}`)).json<Webhook>()
     t.match(now, { is_active: false, disabled_reason: /three days/ })
     const audit = await root.get(`/api/v1/audit-events?target_id=${webhook.id}&action=webhook.disabled`)
@@ -183,9 +189,110 @@ t.test(
     t.match((await root.patch(`${PATH}/${webhook.id}`, { is_active: true })).json(), {
       is_active: true,
       disabled_reason: null,
+      paused_until: null,
     })
   },
 )
+
+/** Messages that wait, the `n`-th of them about the subject `n % subjects`. */
+const backlog = async (webhook: Webhook, count: number, subjects: number, status = 'pending') =>
+  await pool.query(
+    `insert into webhook_deliveries (id, webhook_id, audit_event_id, event, subject, status)
+     select gen_random_uuid(), $1, gen_random_uuid(), 'webhook.test', 's' || n % $3::int, $4
+     from generate_series(1, $2::int) n`,
+    [webhook.id, count, subjects, status],
+  )
+
+t.test('a webhook that does not answer is tried less and less often, and holds up no other', async (t) => {
+  let isDown = true
+  const dead = await aReceiver(t, () => (isDown ? 500 : 204))
+  const alive = await aReceiver(t)
+  const webhook = await aWebhook(dead.url, ['user.created'])
+  await backlog(webhook, 300, 300)
+  await backlog(await aWebhook(alive.url, ['user.created']), 60, 60)
+  await sendDue()
+
+  t.ok(dead.received.length < 10, `${dead.received.length} tries`)
+  t.equal(alive.received.length, 60)
+  const pauseOf = async () => {
+    const shown = (await root.get(`${PATH}/${webhook.id}`)).json<{ paused_until: string | null }>()
+    return shown.paused_until === null ? 0 : Date.parse(shown.paused_until) - Date.now()
+  }
+  const before = dead.received.length
+  const pause = await pauseOf()
+  await hurry()
+  t.equal(dead.received.length, before + 1, 'one try after the pause')
+  t.ok((await pauseOf()) > 1.5 * pause, 'and a longer one follows')
+  isDown = false
+  await hurry()
+  t.equal(await pauseOf(), 0)
+  const { rows } = await pool.query(`select from webhook_deliveries where status <> 'delivered'`)
+  t.equal(rows.length, 0)
+})
+
+t.test('what a claim costs does not depend on what waits or was sent', async (t) => {
+  const webhook = await aWebhook('https://example.com/hook', ['user.created'])
+  await backlog(webhook, 100_000, 1000, 'delivered')
+  await backlog(webhook, 5000, 1)
+  await backlog(webhook, 95_000, 1000)
+  await pool.query('analyze webhook_deliveries')
+  const outbox = createOutbox(services.database)
+  const bounds = { perWebhook: 50, inAll: 500, leaseSeconds: 60 }
+
+  type Plan = { 'Shared Hit Blocks': number; 'Shared Read Blocks': number }
+  const explained = await pool.query<{ 'QUERY PLAN': { Plan: Plan }[] }>(
+    `explain (analyze, buffers, format json) ${CLAIM}`,
+    [[], ...Object.values(bounds)],
+  )
+  const plan = explained.rows[0]?.['QUERY PLAN'][0]?.Plan
+  const read = (plan?.['Shared Hit Blocks'] ?? 0) + (plan?.['Shared Read Blocks'] ?? 0)
+  t.ok(read > 0 && read < 2000, `${read} buffers`)
+
+  const taken = await outbox.claim([], bounds)
+  t.ok(taken.length > 0, 'thousands about one subject hold up no other')
+  t.equal(new Set(taken.map(({ subject }) => subject)).size, taken.length, 'one of each subject')
+  t.notOk(taken.some(({ subject }) => subject === 's0'))
+})
+
+t.test('what a process has taken when it ends is sent by the next one at once', async (t) => {
+  const { config, databaseUrl } = postern
+  const asked: unknown[] = []
+  const silent = createServer((request) => void asked.push(request.resume())).listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  t.teardown(() => silent.close())
+  const { port } = silent.address() as AddressInfo
+  await backlog(await aWebhook(`http://127.0.0.1:${port}/`, ['user.created']), 20, 20)
+  const other = createServices(config, { databaseUrl, secretKey: SECRET_KEY })
+  t.teardown(async () => await other.close())
+  other.webhookSender.start()
+  await eventually(async () => asked.length === 4)
+  await other.webhookSender.stop()
+
+  const { rows } = await pool.query(
+    `select count(*)::int from webhook_deliveries where status = 'pending' and attempts = 0 and next_attempt_at <= now()`,
+  )
+  t.strictSame(rows, [{ count: 20 }])
+})
+
+t.test('what waits for a webhook that is switched off is kept for 30 days', async (t) => {
+  const { url } = await aReceiver(t)
+  const [on, off] = [await aWebhook(url, ['user.created']), await aWebhook(url, ['user.created'])]
+  await root.patch(`${PATH}/${off.id}`, { is_active: false })
+  for (const webhook of [on, off]) {
+    await backlog(webhook, 2, 2)
+    await pool.query(`update webhook_deliveries set created_at = now() - interval '31 days'`)
+    await backlog(webhook, 1, 1, 'delivered')
+  }
+  await createOutbox(services.database).prune()
+
+  const { rows } = await pool.query<{ webhook_id: string; status: string }>(
+    'select webhook_id, status from webhook_deliveries order by status',
+  )
+  t.strictSame(
+    rows.map(({ webhook_id, status }) => [webhook_id === on.id, status]),
+    [[false, 'delivered'], ...[0, 0].map(() => [true, 'pending'])],
+  )
+})
 
 t.test('410 Gone switches a webhook off at once; a redirect leads nowhere', async (t) => {
   const gone = await aReceiver(t, () => 410)
@@ -362,3 +469,22 @@ async function resolve({ lookup }: ReturnType<typeof createAddresses>, name: str
     lookup(name, { all: false }, (error, address) => done(error ? error.message : String(address))),
   )
 }
+
+t.test('somebody is created before they get a role, also where the first try fails', async (t) => {
+  const { received, url } = await aReceiver(t, (_message, nth) => (nth === 1 ? 500 : 204))
+  await aWebhook(url, ['user.created', 'role.assigned'])
+  const user = await aUser()
+  const given = await root.post('/api/v1/user-roles', {
+    user_id: user,
+    role_id: await postern.roleId('ADMIN'),
+  })
+  t.equal(given.statusCode, 201, given.body)
+  await sendDue()
+  await hurry()
+  await hurry()
+
+  t.same(
+    received.map(({ message }) => [message.type, message.subject?.id]),
+    ['user.created', 'user.created', 'role.assigned'].map((type) => [type, user]),
+  )
+})

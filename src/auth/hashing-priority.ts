@@ -1,0 +1,52 @@
+import { pbkdf2 } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
+import { setPriority } from 'node:os'
+import { promisify } from 'node:util'
+
+/** Where Linux tells of the threads of a process; the reads are synchronous, because asynchronous ones use the pool. */
+const THREADS = '/proc/self/task'
+const NICENESS = 10
+/** A thread that has done less in a round did not hash. */
+const LEAST_WORK_NS = 2_000_000
+const ROUNDS = 3
+/** Some milliseconds of work in the pool that need no memory. */
+const work = async (): Promise<Buffer> => await promisify(pbkdf2)('', '', 20_000, 32, 'sha256')
+
+/**
+ * Gives the threads that hash passwords a lower priority than the one that answers requests, and than Postgres on the
+ * same machine: in a flood of sign-ins everything else keeps its latency. Node names no thread of its pool, so those
+ * are found by what they do: each is given work, and whoever has used processor time meanwhile is one of them.
+ * @param threads how many the pool has
+ * @returns how many threads were found; 0 where the system does not tell of threads (anything but Linux)
+ * @throws what the system says when it lets nobody change priorities
+ */
+export async function lowerHashingPriority(threads: number): Promise<number> {
+  const lowered = new Set<number>()
+  // A thread that was busy otherwise is found in the next round.
+  for (let round = 0; round < ROUNDS && lowered.size < threads; round++) {
+    const before = processorTimes()
+    if (before.size === 0) return 0
+    await Promise.all(Array.from({ length: threads }, work))
+    for (const [thread, time] of processorTimes()) {
+      const worked = time - (before.get(thread) ?? time)
+      if (thread === process.pid || worked < LEAST_WORK_NS) continue
+      setPriority(thread, NICENESS)
+      lowered.add(thread)
+    }
+  }
+  return lowered.size
+}
+
+/** Nanoseconds on a processor by thread id. */
+function processorTimes(): Map<number, number> {
+  try {
+    return new Map(
+      readdirSync(THREADS).map((thread) => {
+        const [time] = readFileSync(`${THREADS}/${thread}/schedstat`, 'utf8').split(' ')
+        return [Number(thread), Number(time)]
+      }),
+    )
+  } catch {
+    return new Map()
+  }
+}

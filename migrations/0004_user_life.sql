@@ -176,7 +176,7 @@ CREATE INDEX "webhook_deliveries_list_idx" ON "webhook_deliveries" USING btree (
 CREATE INDEX "webhook_deliveries_failed_idx" ON "webhook_deliveries" USING btree ("webhook_id") WHERE status = 'failed';--> statement-breakpoint
 CREATE INDEX "webhook_deliveries_created_at_idx" ON "webhook_deliveries" USING btree ("created_at");--> statement-breakpoint
 DROP INDEX "sessions_expires_at_idx";--> statement-breakpoint
-CREATE INDEX "sessions_end_idx" ON "sessions" USING btree (least(expires_at, idle_expires_at, ended_at));--> statement-breakpoint
+CREATE INDEX "sessions_end_idx" ON "sessions" USING btree (least(expires_at, ended_at));--> statement-breakpoint
 CREATE INDEX "webhooks_list_idx" ON "webhooks" USING btree ("environment_id","id");--> statement-breakpoint
 CREATE INDEX "users_erasable_idx" ON "users" USING btree ("deleted_at") WHERE deleted_at is not null and erased_at is null;--> statement-breakpoint
 CREATE INDEX "users_erased_at_idx" ON "users" USING btree ("erased_at") WHERE erased_at is not null;--> statement-breakpoint

@@ -937,7 +937,7 @@ export const sessions = pgTable(
   },
   (t) => [
     index('sessions_user_id_idx').on(t.userId, t.id),
-    index('sessions_end_idx').on(sql`least(expires_at, idle_expires_at, ended_at)`),
+    index('sessions_end_idx').on(sql`least(expires_at, ended_at)`),
     index('sessions_account_id_idx').on(t.accountId).where(sql`ended_at is null`),
     foreignKey({
       name: 'sessions_user_id_fkey',

@@ -320,12 +320,16 @@ export function createSessionsRepository(
       return { count: ended.rowCount ?? 0, last: ids.length < most ? undefined : ids.at(-1) }
     },
 
-    /** Removes sessions that decide nothing any more: no access token of theirs can live. Returns how many went. */
+    /**
+     * Removes sessions that decide nothing any more: no access token of theirs can live. One that was only not used any more
+     * stays until its longest life is over: each refresh changes that time, and an index of it would make refreshes slower.
+     * @returns how many went
+     */
     async prune(signal?: AbortSignal): Promise<number> {
       return await prune(
         db,
         sessions,
-        sql`least(${sessions.expiresAt}, ${sessions.idleExpiresAt}, ${sessions.endedAt}) < now() - interval '1 day'`,
+        sql`least(${sessions.expiresAt}, ${sessions.endedAt}) < now() - interval '1 day'`,
         signal,
       )
     },

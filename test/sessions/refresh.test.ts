@@ -238,7 +238,7 @@ t.test('a refresh token', async (t) => {
       await query(app, 'update sessions set expires_at = now() where id = $1', [sidOf(old)])
       t.equal(problemOf(await refresh(app, last.refresh_token)), REFUSED)
 
-      await query(app, "update sessions set idle_expires_at = now() - interval '2 days' where id = $1", [
+      await query(app, "update sessions set expires_at = now() - interval '2 days' where id = $1", [
         sidOf(idle),
       ])
       const live = await signIn(app, writer.email)

@@ -1,11 +1,13 @@
 import { pbkdf2 } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
-import { setPriority } from 'node:os'
+import { getPriority, setPriority } from 'node:os'
 import { promisify } from 'node:util'
 
 /** Where Linux tells of the threads of a process; the reads are synchronous, because asynchronous ones use the pool. */
 const THREADS = '/proc/self/task'
+/** Above that of the process, which is 0 unless somebody has given it another; the most that there is, is 19. */
 const NICENESS = 10
+const MOST_NICENESS = 19
 /** A thread that has done less in a round did not hash. */
 const LEAST_WORK_NS = 2_000_000
 const ROUNDS = 3
@@ -22,6 +24,7 @@ const work = async (): Promise<Buffer> => await promisify(pbkdf2)('', '', 20_000
  */
 export async function lowerHashingPriority(threads: number): Promise<number> {
   const lowered = new Set<number>()
+  const priority = Math.min(getPriority() + NICENESS, MOST_NICENESS)
   // A thread that was busy otherwise is found in the next round.
   for (let round = 0; round < ROUNDS && lowered.size < threads; round++) {
     const before = processorTimes()
@@ -30,7 +33,7 @@ export async function lowerHashingPriority(threads: number): Promise<number> {
     for (const [thread, time] of processorTimes()) {
       const worked = time - (before.get(thread) ?? time)
       if (thread === process.pid || worked < LEAST_WORK_NS) continue
-      setPriority(thread, NICENESS)
+      setPriority(thread, priority)
       lowered.add(thread)
     }
   }

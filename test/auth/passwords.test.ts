@@ -257,6 +257,7 @@ t.test('by default as many may wait as soon have their turn, at the speed of the
 })
 
 t.test('the threads that hash get a lower priority, and the one that answers does not', async (t) => {
+  const ours = getPriority()
   const found = await lowerHashingPriority(4)
 
   if (process.platform !== 'linux') {
@@ -264,9 +265,9 @@ t.test('the threads that hash get a lower priority, and the one that answers doe
     return
   }
   t.ok(found >= 1)
-  t.equal(getPriority(process.pid), 0)
+  t.equal(getPriority(process.pid), ours)
   const threads = readdirSync('/proc/self/task').map((thread) => getPriority(Number(thread)))
-  t.ok(threads.filter((priority) => priority === 10).length >= found, threads.join())
+  t.ok(threads.filter((priority) => priority === Math.min(ours + 10, 19)).length >= found, threads.join())
 })
 
 t.test('a place in the pool comes back once, however often it is released', async (t) => {

@@ -137,7 +137,13 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
   /** Runs the work, and asks for its next time, whether it failed or not: at once for what paused. */
   const scheduledTask = (name: string, everySeconds: number, work: ScheduledWork): JobTask => ({
     async run() {
-      const signal = AbortSignal.any([stopping.signal, AbortSignal.timeout(LONGEST_SHIFT_MS)])
+      // Not `AbortSignal.any`: one that nobody listens to may be collected as garbage before it aborts.
+      const shift = new AbortController()
+      const { signal } = shift
+      const end = (): void => shift.abort()
+      const timer = setTimeout(end, LONGEST_SHIFT_MS).unref()
+      stopping.signal.addEventListener('abort', end)
+      if (stopping.signal.aborted) end()
       let hasPaused = false
       try {
         await work(signal)
@@ -148,6 +154,9 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
             { err: error, work: name },
             'scheduled work failed, and is tried again when its time comes',
           )
+      } finally {
+        clearTimeout(timer)
+        stopping.signal.removeEventListener('abort', end)
       }
       const runAt = new Date(Date.now() + (hasPaused ? 0 : everySeconds * 1000))
       await repository.add(name, [

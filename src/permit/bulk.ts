@@ -73,7 +73,7 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
       })
       const { tenant, instance: ref } = grant
       const account = tenant === undefined ? undefined : accountOf(tenant)
-      const instance = ref === undefined ? undefined : locate(ref)
+      const instance = ref === undefined ? undefined : locate(ref, account)
       const isTenantMissing = tenant !== undefined && !account
       // One that would be made, if only its tenant were there, is not what is missed.
       if (
@@ -104,7 +104,8 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
   }
 
   /**
-   * Finds the instances that grants name, those that are not there once they are made in the accounts beside them.
+   * Finds the instances that grants name, those that are not there once they are made in the accounts beside them. To be
+   * asked in the order of the grants.
    * @throws AppError insufficient_scope, resource_not_found, instances_in_different_accounts, validation_failed
    */
   async function instancesNamed(
@@ -113,7 +114,7 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
     accountOf: (name: string) => NamedAccount | undefined,
     tx: Tx,
     missing: 'create' | 'fail',
-  ): Promise<(name: string) => Located | undefined> {
+  ): Promise<(name: string, account: NamedAccount | undefined) => Located | undefined> {
     const named = asked.flatMap(({ grant: { instance, tenant }, pointer }): NamedInstance[] => {
       if (instance === undefined) return []
       const account = tenant === undefined ? undefined : accountOf(tenant)
@@ -128,7 +129,13 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
       unknown.filter(({ ref, account }) => account !== undefined && !isUuid(ref)),
       tx,
     )
-    return (name) => known.get(dashed(name)) ?? made.get(dashed(name))
+    const namedSoFar = new Set<string>()
+    return (name, account) => {
+      const ref = dashed(name)
+      // One grant after the other: what a later one makes is not there yet.
+      if (account) namedSoFar.add(ref)
+      return known.get(ref) ?? (namedSoFar.has(ref) ? made.get(ref) : undefined)
+    }
   }
 
   async function accountsNamed(

@@ -22,17 +22,19 @@ export async function post(
   if (fault) return { status: undefined, error: `the URL ${fault}` }
   return await new Promise((resolve) => {
     const settle = (answer: Answer): void => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', stop)
       resolve(answer)
       request.destroy()
     }
     const refuse = (error: unknown): void =>
-      settle({ status: undefined, error: sentenceOf(error, timeoutMs).slice(0, 200) })
+      settle({ status: undefined, error: sentenceOf(error).slice(0, 200) })
+    const stop = (): void => refuse(new Error('it was cut off'))
     const start = url.startsWith('https:') ? requestHttps : requestHttp
     const request = start(url, {
       method: 'POST',
       agent: false,
       lookup: addresses.lookup,
-      signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
       headers: {
         'content-type': 'application/json',
         'content-length': Buffer.byteLength(body),
@@ -52,12 +54,14 @@ export async function post(
       response.on('error', refuse)
     })
     request.end(body)
+    // Not the `signal` of the request: one that is made of others may be collected as garbage before it aborts.
+    const timer = setTimeout(() => refuse(new Error(`no answer within ${timeoutMs / 1000} s`)), timeoutMs)
+    signal.addEventListener('abort', stop)
+    if (signal.aborted) stop()
   })
 }
 
-function sentenceOf(error: unknown, timeoutMs: number): string {
+function sentenceOf(error: unknown): string {
   if (!(error instanceof Error)) return 'the request failed'
-  if (error.name === 'AbortError' || error.name === 'TimeoutError')
-    return `no answer within ${timeoutMs / 1000} s`
   return error.message || ('code' in error ? String(error.code) : error.name)
 }

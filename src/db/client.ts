@@ -26,32 +26,37 @@ export const DEFAULT_ENVIRONMENT = '00000000-0000-7000-8000-000000000001'
 const ANSWER_TIME_MS = 1000
 
 /**
- * Opens the pool; connects lazily. A connection that breaks while idle is reported to `onError` and replaced
- * by the next request, so that a database that comes back needs no restart.
+ * A pool that connects lazily and outlives its connections. One that breaks while idle is reported to `onError` and
+ * replaced by the next request, so that a database that comes back needs no restart.
  */
+export function createPool(options: pg.PoolConfig, onError: (error: Error) => void): pg.Pool {
+  const pool = new pg.Pool({ keepAlive: true, application_name: 'postern', ...options })
+  pool.on('error', onError)
+  // The pool listens to idle connections only. One that breaks between two statements of a transaction would end
+  // the process; the next statement on it fails by itself.
+  pool.on('connect', (client) => client.on('error', () => {}))
+  return pool
+}
+
+/** The database by a pool with the limits of the configuration. */
 export function createDatabase(
   config: Config['database'],
   url: string,
   onError: (error: Error) => void = () => {},
 ): Database {
-  const pool = new pg.Pool({
+  const options = {
     connectionString: url,
     max: config.poolMax,
     connectionTimeoutMillis: config.connectTimeoutMs,
     idleTimeoutMillis: 30_000,
-    keepAlive: true,
-    application_name: 'postern',
     ...(config.statementTimeoutMs > 0 && {
       statement_timeout: config.statementTimeoutMs,
       // A network that swallows everything would keep requests for as long as TCP tries.
       query_timeout: config.statementTimeoutMs + ANSWER_TIME_MS,
       idle_in_transaction_session_timeout: config.statementTimeoutMs * 3,
     }),
-  })
-  pool.on('error', onError)
-  // The pool listens to idle connections only. One that breaks between two statements of a transaction would end
-  // the process; the next statement on it fails by itself.
-  pool.on('connect', (client) => client.on('error', () => {}))
+  }
+  const pool = createPool(options, onError)
   return {
     pool,
     db: drizzle(pool, { casing: 'snake_case' }),

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Database, Executor } from '../db/client.ts'
+import { createPool, type Database, type Executor } from '../db/client.ts'
 import type { JobsRepository, NewJob, QueueState } from './repository.ts'
 
 /** What is done with the jobs of one name. */
@@ -117,20 +117,27 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
   async function runOnceStarted(directUrl: string, names: readonly string[], slots: number): Promise<void> {
     const { signal } = stopping
     const { run } = await import('graphile-worker')
-    const runner = await run({
-      ...(await options(names)),
-      connectionString: directUrl,
-      maxPoolSize: slots + 2,
-      concurrency: slots,
-      pollInterval: POLL_MS,
-    })
-    const stop = (): void => void runner.stop().catch(() => {})
-    if (signal.aborted) stop()
-    signal.addEventListener('abort', stop, { once: true })
+    // The library stops to hear of errors of a pool of its own before that has ended: one then ends the process.
+    const pool = createPool({ connectionString: directUrl, max: slots + 2 }, (error) =>
+      onWarning({ err: error }, 'a connection of the job worker was lost'),
+    )
     try {
-      await runner.promise
+      const runner = await run({
+        ...(await options(names)),
+        pgPool: pool,
+        concurrency: slots,
+        pollInterval: POLL_MS,
+      })
+      const stop = (): void => void runner.stop().catch(() => {})
+      if (signal.aborted) stop()
+      signal.addEventListener('abort', stop, { once: true })
+      try {
+        await runner.promise
+      } finally {
+        signal.removeEventListener('abort', stop)
+      }
     } finally {
-      signal.removeEventListener('abort', stop)
+      void pool.end()
     }
   }
 
@@ -146,6 +153,8 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
       if (stopping.signal.aborted) end()
       let hasPaused = false
       try {
+        // A worker that ends may still take one.
+        signal.throwIfAborted()
         await work(signal)
       } catch (error) {
         hasPaused = signal.aborted && error === signal.reason

@@ -64,6 +64,7 @@ t.test('what is done later, by a process that serves', async (t) => {
 
   await t.test('one that fails is tried again, and knows its last try', async (t) => {
     done.length = 0
+    await eventually(async () => !(await jobs.states()).some(({ task }) => task === 'note'))
     await jobs.add('note', { payload: { name: 'late', fails: 1 }, mostAttempts: 2 })
     await eventually(async () =>
       (await jobs.states()).some(({ task, failed }) => task === 'note' && failed === 1),

@@ -39,7 +39,7 @@ export async function oauth2(bench: Bench): Promise<void> {
   console.log(`  beside ${peerVersion('oidc-provider')}, ES256, one core for the server`)
   const peers = await installPeers()
   placeProcesses(bench, true)
-  const ours = await startPostern({ databaseUrl: bench.databaseUrl })
+  const ours = await startPostern({ databaseUrl: bench.databaseUrl, env: { HASH_QUEUE: '100' } })
   const theirs = await startProvider(bench.databaseUrl, peers)
   try {
     const sides = [await providerSide(theirs), await posternSide(ours)] as const

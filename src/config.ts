@@ -250,7 +250,7 @@ export const EnvSchema = Type.Object({
   HASH_QUEUE: Type.Optional(
     Type.Integer({
       description:
-        'Password hashes that may wait; beyond it sign-in answers 503. Default: as many as have their turn within 0.6 s, at the speed of the last hashes',
+        'Password hashes that may wait; beyond it sign-in answers 503. Default: as many as have their turn within 0.6 s, at the speed of the last hashes, and ten for each at the same time at least',
       minimum: 0,
       maximum: 10_000,
     }),

@@ -14,6 +14,8 @@ const MAX_BYTES = 1024
 
 /** Nobody is let in who would have to wait longer for a hash, where no length of the queue is configured. */
 const LONGEST_WAIT_MS = 600
+/** So many may wait for each place however slow hashes are: a few people who sign in at once are no flood. */
+const SHORTEST_QUEUE = 10
 /** What a hash is taken to need before the first was made. */
 const EXPECTED_HASH_MS = 30
 /** How much each hash counts in the mean of those before it. */
@@ -75,7 +77,8 @@ export function createPasswordHasher(parameters: Parameters, { blocklist, warn =
   let running = 0
   const waiting: (() => void)[] = []
 
-  const longestQueue = (): number => parameters.queue ?? Math.floor((LONGEST_WAIT_MS * concurrency) / meanMs)
+  const longestQueue = (): number =>
+    parameters.queue ?? concurrency * Math.max(SHORTEST_QUEUE, Math.floor(LONGEST_WAIT_MS / meanMs))
 
   /**
    * A place in the pool or its queue.

@@ -12,6 +12,7 @@ import { anywhere, type BuiltinPermission } from '../permissions.ts'
 import type { Principal } from '../principal.ts'
 import type { Services } from '../services.ts'
 import { ListAccountUsersQuery, presentUser, UserSchema, userFilters } from '../users/schemas.ts'
+import { ofAccount } from './access.ts'
 import type { AccountRow } from './repository.ts'
 import {
   AccountSchema,
@@ -34,16 +35,6 @@ const CREATE = 'postern.accounts:write' satisfies BuiltinPermission
 const RESERVED_FIELDS = ['plan_id', 'current_subscription_ends', 'is_active'] as const
 /** Refusals of a taken key tell what is taken, so that they have a limit too. */
 const MOST_OPENED_AN_HOUR = 20
-
-const accountIdOf = (request: FastifyRequest): string =>
-  (request.params as { account_id: string }).account_id.toLowerCase()
-
-/** Access to the account that the path names. */
-const own = (permission: BuiltinPermission): Access => ({
-  permission,
-  accounts: (request) => [accountIdOf(request)],
-  otherwise: 'account_not_found',
-})
 
 /** Access to the account that the token is for. */
 const tokensAccount = (permission: BuiltinPermission): Access => ({
@@ -189,7 +180,7 @@ export function accountsRoutes({ modelOf, throttle, config }: Dependencies): Fas
     app.get(
       '/accounts/:account_id',
       {
-        config: { access: own('postern.accounts:read') },
+        config: { access: ofAccount('postern.accounts:read') },
         schema: {
           operationId: 'getAccount',
           tags: ['Accounts'],
@@ -209,7 +200,7 @@ export function accountsRoutes({ modelOf, throttle, config }: Dependencies): Fas
       app[method](
         '/accounts/:account_id',
         {
-          config: { access: own('postern.accounts:write') },
+          config: { access: ofAccount('postern.accounts:write') },
           schema: {
             operationId: `${method}Account`,
             tags: ['Accounts'],
@@ -241,7 +232,7 @@ export function accountsRoutes({ modelOf, throttle, config }: Dependencies): Fas
     app.delete(
       '/accounts/:account_id',
       {
-        config: { access: own('postern.accounts:delete') },
+        config: { access: ofAccount('postern.accounts:delete') },
         schema: {
           operationId: 'deleteAccount',
           tags: ['Accounts'],
@@ -273,7 +264,7 @@ export function accountsRoutes({ modelOf, throttle, config }: Dependencies): Fas
       app.post(
         `/accounts/:account_id/${verb}`,
         {
-          config: { access: own('postern.accounts:write') },
+          config: { access: ofAccount('postern.accounts:write') },
           schema: {
             operationId: `${verb}Account`,
             tags: ['Accounts'],
@@ -335,7 +326,7 @@ export function accountsRoutes({ modelOf, throttle, config }: Dependencies): Fas
     app.get(
       '/accounts/:account_id/users',
       {
-        config: { access: own('postern.users:read') },
+        config: { access: ofAccount('postern.users:read') },
         schema: {
           operationId: 'listUsersOfAccount',
           tags: ['Accounts'],
@@ -360,7 +351,7 @@ export function accountsRoutes({ modelOf, throttle, config }: Dependencies): Fas
     app.get(
       '/accounts/:account_id/members',
       {
-        config: { access: own('postern.users:read') },
+        config: { access: ofAccount('postern.users:read') },
         schema: {
           operationId: 'listMembers',
           tags: ['Accounts'],
@@ -401,7 +392,7 @@ export function accountsRoutes({ modelOf, throttle, config }: Dependencies): Fas
     app.delete(
       '/accounts/:account_id/members/:user_id',
       {
-        config: { access: own('postern.users:write') },
+        config: { access: ofAccount('postern.users:write') },
         schema: {
           operationId: 'removeMember',
           tags: ['Accounts'],

@@ -35,28 +35,30 @@ function canonicalJson(value: unknown): string {
 /** By UTF-16 code units, as RFC 8785 §3.2.3 has it. */
 const byKey = ([a]: [string, unknown], [b]: [string, unknown]): number => (a < b ? -1 : 1)
 
+/** An event by the names of the API, as it is hashed and exported. */
+export const sealedFields = (event: SealedEvent) => ({
+  id: event.id,
+  environment_id: event.environmentId,
+  occurred_at: event.occurredAt.toISOString(),
+  action: event.action,
+  outcome: event.outcome,
+  actor_type: event.actorType,
+  actor_id: event.actorId,
+  target_type: event.targetType,
+  target_id: event.targetId,
+  account_id: event.accountId,
+  request_id: event.requestId,
+  details: event.details,
+  personal_commitment: event.personalCommitment,
+  repeat_count: event.repeatCount,
+})
+
 /**
  * The hash of one position: SHA-256 (base64url) over a version, the hash of the position before, and the event with its
- * position as `canonicalJson`. Names of fields are those of the API.
+ * position as JSON with sorted keys.
  */
 export function hashOf(position: number, event: SealedEvent, previousHash: string): string {
-  const text = canonicalJson({
-    position,
-    id: event.id,
-    environment_id: event.environmentId,
-    occurred_at: event.occurredAt.toISOString(),
-    action: event.action,
-    outcome: event.outcome,
-    actor_type: event.actorType,
-    actor_id: event.actorId,
-    target_type: event.targetType,
-    target_id: event.targetId,
-    account_id: event.accountId,
-    request_id: event.requestId,
-    details: event.details,
-    personal_commitment: event.personalCommitment,
-    repeat_count: event.repeatCount,
-  })
+  const text = canonicalJson({ position, ...sealedFields(event) })
   return createHash('sha256').update(`postern audit 1\n${previousHash}\n${text}`).digest('base64url')
 }
 

@@ -4,7 +4,7 @@ import { type Page, type PageRequest, pageClauses, type SortKey } from '../db/pa
 import { auditChain, auditCheckpoints, auditEvents, auditPersonalData, auditUnsealed } from '../db/schema.ts'
 import { newId } from '../ids.ts'
 import { GENESIS, type SealedEvent } from './canonical.ts'
-import { type AuditFilters, eventClauses } from './repository.ts'
+import { type AuditFilters, eventClauses, eventColumns } from './repository.ts'
 import type { Checkpoint } from './signing.ts'
 
 /** The end of a chain, or of a part of it. */
@@ -35,23 +35,6 @@ export type Backlog = { count: number; oldestAt: Date | null }
 const CHAIN_LOCK = 7_076_201_452
 /** A refusal is counted up within a minute by the clocks of the processes; then it stays as it is. */
 const OPEN_FOR = sql`interval '2 minutes'`
-
-const eventColumns = {
-  id: auditEvents.id,
-  environmentId: auditEvents.environmentId,
-  occurredAt: auditEvents.occurredAt,
-  action: auditEvents.action,
-  outcome: auditEvents.outcome,
-  actorType: auditEvents.actorType,
-  actorId: auditEvents.actorId,
-  targetType: auditEvents.targetType,
-  targetId: auditEvents.targetId,
-  accountId: auditEvents.accountId,
-  requestId: auditEvents.requestId,
-  details: auditEvents.details,
-  personalCommitment: auditEvents.personalCommitment,
-  repeatCount: auditEvents.repeatCount,
-}
 
 const checkpointColumns = {
   id: auditCheckpoints.id,

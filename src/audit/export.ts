@@ -4,6 +4,7 @@ import Type, { type Static } from 'typebox'
 import Value from 'typebox/value'
 import { StartupError } from '../errors.ts'
 import { LOWEST_ID } from '../ids.ts'
+import { sealedFields } from './canonical.ts'
 import type { ChainRepository, ExportedRow } from './chain-repository.ts'
 import { createChainWalk, type Fault, type WalkState } from './chain-walk.ts'
 import type { AuditFilters } from './repository.ts'
@@ -122,20 +123,7 @@ function lineOf({ position, hash, previousHash, event, personal }: ExportedRow):
     position,
     hash,
     previous_hash: previousHash,
-    id: event.id,
-    environment_id: event.environmentId,
-    occurred_at: event.occurredAt.toISOString(),
-    action: event.action,
-    outcome: event.outcome,
-    actor_type: event.actorType,
-    actor_id: event.actorId,
-    target_type: event.targetType,
-    target_id: event.targetId,
-    account_id: event.accountId,
-    request_id: event.requestId,
-    details: event.details,
-    personal_commitment: event.personalCommitment,
-    repeat_count: event.repeatCount,
+    ...sealedFields(event),
     personal: personal?.data ?? null,
     personal_salt: personal?.salt ?? null,
   }

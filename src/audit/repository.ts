@@ -6,29 +6,19 @@ import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '.
 import { auditEvents, auditPersonalData } from '../db/schema.ts'
 import { newId } from '../ids.ts'
 import { principalId } from '../principal.ts'
-import { commitmentTo } from './canonical.ts'
+import { commitmentTo, type SealedEvent } from './canonical.ts'
 import type { AuditAction, AuditEvent } from './events.ts'
 
-export type AuditRow = {
-  id: string
-  occurredAt: Date
-  action: string
-  outcome: 'success' | 'refused'
-  actorType: string
-  actorId: string | null
-  targetType: string | null
-  targetId: string | null
-  accountId: string | null
-  requestId: string | null
-  details: Record<string, unknown>
+/** An event, with what of it can be erased. */
+export type AuditRow = Omit<SealedEvent, 'outcome'> & {
+  outcome: AuditOutcome
   personal: Record<string, unknown> | null
-  repeatCount: number
 }
 
 export type AuditFilters = {
   /** One of these. */
   actions?: readonly AuditAction[]
-  outcome?: 'success' | 'refused'
+  outcome?: AuditOutcome
   actorId?: string
   targetType?: string
   targetId?: string
@@ -36,6 +26,24 @@ export type AuditFilters = {
   /** Half open: from <= occurred < until. */
   from?: Date
   until?: Date
+}
+
+/** The columns of a sealed event. */
+export const eventColumns = {
+  id: auditEvents.id,
+  environmentId: auditEvents.environmentId,
+  occurredAt: auditEvents.occurredAt,
+  action: auditEvents.action,
+  outcome: auditEvents.outcome,
+  actorType: auditEvents.actorType,
+  actorId: auditEvents.actorId,
+  targetType: auditEvents.targetType,
+  targetId: auditEvents.targetId,
+  accountId: auditEvents.accountId,
+  requestId: auditEvents.requestId,
+  details: auditEvents.details,
+  personalCommitment: auditEvents.personalCommitment,
+  repeatCount: auditEvents.repeatCount,
 }
 
 const sortKeys: Record<string, SortKey<AuditRow>> = {
@@ -85,21 +93,7 @@ export function createAuditRepository({ db }: Database, environmentId = DEFAULT_
       const matching = and(eq(auditEvents.environmentId, environmentId), ...eventClauses(filters))
       const page = clauses.toPage(
         await db
-          .select({
-            id: auditEvents.id,
-            occurredAt: auditEvents.occurredAt,
-            action: auditEvents.action,
-            outcome: auditEvents.outcome,
-            actorType: auditEvents.actorType,
-            actorId: auditEvents.actorId,
-            targetType: auditEvents.targetType,
-            targetId: auditEvents.targetId,
-            accountId: auditEvents.accountId,
-            requestId: auditEvents.requestId,
-            details: auditEvents.details,
-            personal: auditPersonalData.data,
-            repeatCount: auditEvents.repeatCount,
-          })
+          .select({ ...eventColumns, personal: auditPersonalData.data })
           .from(auditEvents)
           .leftJoin(auditPersonalData, eq(auditPersonalData.auditEventId, auditEvents.id))
           .where(allOf(matching, clauses.where))

@@ -32,31 +32,36 @@ export const PasswordGrantForm = Type.Object(
   { title: 'PasswordGrant' },
 )
 
+/** What whoever signs in may say of the tokens that they get. */
+export const TokenWishes = {
+  scope: Type.Optional(
+    Type.String({
+      maxLength: 4096,
+      description: 'Space-separated; narrows the token',
+      examples: ['post:read'],
+    }),
+  ),
+  account: Type.Optional(
+    Type.String({
+      minLength: 1,
+      maxLength: 128,
+      description: 'Key or id of the account that the token is for; default: the home account',
+    }),
+  ),
+  use_cookie: Type.Optional(
+    Type.Boolean({
+      description:
+        'True, from pages in a browser: the refresh token comes in an HttpOnly cookie and not in the answer',
+    }),
+  ),
+}
+
 export const LoginBody = Type.Object(
   {
     email: Type.String({ minLength: 1, maxLength: 254, examples: ['ada@example.com'] }),
     password: Password,
-    scope: Type.Optional(
-      Type.String({
-        maxLength: 4096,
-        description: 'Space-separated; narrows the token',
-        examples: ['post:read'],
-      }),
-    ),
-    account: Type.Optional(
-      Type.String({
-        minLength: 1,
-        maxLength: 128,
-        description: 'Key or id of the account that the token is for; default: the home account',
-      }),
-    ),
     device_token: Type.Optional(DeviceToken),
-    use_cookie: Type.Optional(
-      Type.Boolean({
-        description:
-          'True, from pages in a browser: the refresh token comes in an HttpOnly cookie and not in the answer',
-      }),
-    ),
+    ...TokenWishes,
   },
   { additionalProperties: false },
 )

@@ -1,14 +1,13 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
+import { accountIdOf, ofAccount } from '../accounts/access.ts'
 import { forbidCaching } from '../auth/oauth-errors.ts'
 import { DEFAULT_ENVIRONMENT } from '../db/client.ts'
 import { AppError } from '../errors.ts'
-import type { Access } from '../http/access.ts'
 import { callerOf, personOf } from '../http/authenticate.ts'
 import { pageRequestOf, sendPage } from '../http/paging.ts'
 import { AccountIdParams, NoContent, problem, ref } from '../http/schemas.ts'
-import type { BuiltinPermission } from '../permissions.ts'
 import type { Services } from '../services.ts'
 import {
   AcceptedInvitationSchema,
@@ -26,16 +25,6 @@ import {
 
 type Dependencies = Pick<Services, 'invitations'>
 
-const accountIdOf = (request: FastifyRequest): string =>
-  (request.params as { account_id: string }).account_id.toLowerCase()
-
-/** Access to the account that the path names. */
-const own = (permission: BuiltinPermission): Access => ({
-  permission,
-  accounts: (request) => [accountIdOf(request)],
-  otherwise: 'account_not_found',
-})
-
 /** Who is invited will sign in, and people sign in to the default environment only. */
 async function refuseOtherEnvironments({ environmentId }: FastifyRequest): Promise<void> {
   if (environmentId !== DEFAULT_ENVIRONMENT) throw new AppError('account_not_found')
@@ -47,7 +36,7 @@ export function invitationsRoutes({ invitations }: Dependencies): FastifyPluginA
     app.get(
       '/accounts/:account_id/invitations',
       {
-        config: { access: own('postern.users:read') },
+        config: { access: ofAccount('postern.users:read') },
         preHandler: refuseOtherEnvironments,
         schema: {
           operationId: 'listInvitations',
@@ -71,7 +60,7 @@ export function invitationsRoutes({ invitations }: Dependencies): FastifyPluginA
     app.post(
       '/accounts/:account_id/invitations',
       {
-        config: { access: own('postern.users:write') },
+        config: { access: ofAccount('postern.users:write') },
         preHandler: refuseOtherEnvironments,
         schema: {
           operationId: 'createInvitation',
@@ -101,7 +90,7 @@ export function invitationsRoutes({ invitations }: Dependencies): FastifyPluginA
     app.get(
       '/accounts/:account_id/invitations/:invitation_id',
       {
-        config: { access: own('postern.users:read') },
+        config: { access: ofAccount('postern.users:read') },
         preHandler: refuseOtherEnvironments,
         schema: {
           operationId: 'getInvitation',
@@ -120,7 +109,7 @@ export function invitationsRoutes({ invitations }: Dependencies): FastifyPluginA
     app.post(
       '/accounts/:account_id/invitations/:invitation_id/resend',
       {
-        config: { access: own('postern.users:write') },
+        config: { access: ofAccount('postern.users:write') },
         preHandler: refuseOtherEnvironments,
         schema: {
           operationId: 'resendInvitation',
@@ -144,7 +133,7 @@ export function invitationsRoutes({ invitations }: Dependencies): FastifyPluginA
     app.delete(
       '/accounts/:account_id/invitations/:invitation_id',
       {
-        config: { access: own('postern.users:write') },
+        config: { access: ofAccount('postern.users:write') },
         preHandler: refuseOtherEnvironments,
         schema: {
           operationId: 'revokeInvitation',

@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { TokenWishes } from '../auth/schemas.ts'
 import { Email, nullable, Password, Timestamp } from '../http/schemas.ts'
 
 const EXAMPLE_TOKEN = 'lUEgR6z0QT0xcMUOr3KDJPjR0CRgTHhZNQyg5x4qwVM'
@@ -46,26 +47,7 @@ export const VerifyMagicLinkBody = Type.Object(
       description: 'What POST /api/v1/auth/magic-link has answered',
       examples: [EXAMPLE_TOKEN],
     }),
-    scope: Type.Optional(
-      Type.String({
-        maxLength: 4096,
-        description: 'Space-separated; narrows the token',
-        examples: ['post:read'],
-      }),
-    ),
-    account: Type.Optional(
-      Type.String({
-        minLength: 1,
-        maxLength: 128,
-        description: 'Key or id of the account that the token is for; default: the home account',
-      }),
-    ),
-    use_cookie: Type.Optional(
-      Type.Boolean({
-        description:
-          'True, from pages in a browser: the refresh token comes in an HttpOnly cookie and not in the answer',
-      }),
-    ),
+    ...TokenWishes,
   },
   { additionalProperties: false },
 )

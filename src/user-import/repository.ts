@@ -4,7 +4,7 @@ import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../d
 import { roles, users } from '../db/schema.ts'
 import { isUuid } from '../ids.ts'
 import type { Reach } from '../permissions.ts'
-import { namingConflicts, searchText, type UserRow } from '../users/repository.ts'
+import { namingConflicts, searchText, type UserFields } from '../users/repository.ts'
 
 /** Somebody whose name an imported person has. */
 export type Namesake = {
@@ -18,19 +18,8 @@ export type Namesake = {
 export type NamedRole = { id: string; key: string; defaultReach: Reach }
 
 /** A new person, with everything that is written of one. */
-export type NewPerson = Pick<
-  UserRow,
-  | 'id'
-  | 'key'
-  | 'email'
-  | 'fullName'
-  | 'firstName'
-  | 'lastName'
-  | 'phoneNumber'
-  | 'attributes'
-  | 'isActive'
-  | 'accountId'
-> & {
+export type NewPerson = UserFields & {
+  id: string
   createdAt: Date | null
   passwordHash: string | null
   mustChange: boolean

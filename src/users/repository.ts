@@ -47,21 +47,22 @@ export type UserRow = {
   primaryRole: { id: string; name: string; description: string | null } | null
 }
 
-/** The fields that are written. `undefined` keeps what is there, `null` clears it. */
-export type UserChanges = Partial<
-  Pick<
-    UserRow,
-    | 'key'
-    | 'email'
-    | 'fullName'
-    | 'firstName'
-    | 'lastName'
-    | 'phoneNumber'
-    | 'attributes'
-    | 'isActive'
-    | 'accountId'
-  >
+/** The fields that are written. */
+export type UserFields = Pick<
+  UserRow,
+  | 'key'
+  | 'email'
+  | 'fullName'
+  | 'firstName'
+  | 'lastName'
+  | 'phoneNumber'
+  | 'attributes'
+  | 'isActive'
+  | 'accountId'
 >
+
+/** `undefined` keeps what is there, `null` clears it. */
+export type UserChanges = Partial<UserFields>
 
 export type UserFilters = {
   q?: string

@@ -81,7 +81,7 @@ export function createOutbox({ db, pool }: Database) {
     /** Gives back what was taken and not sent. */
     async release(ids: readonly string[]): Promise<void> {
       if (ids.length === 0) return
-      await db.execute(sql`update webhook_deliveries set next_attempt_at = now()
+      await db.execute(sql`update webhook_deliveries set next_attempt_at = ${NOW}
         where id = any(${sql.param([...ids])}::uuid[]) and status = 'pending'`)
     },
 
@@ -170,11 +170,14 @@ export function createOutbox({ db, pool }: Database) {
   }
 }
 
+/** The columns round to milliseconds: `now()` may be stored as a moment that is still to come. */
+const NOW = sql`date_trunc('milliseconds', now())`
+
 /** Ends the message, and has the next one of its subject sent. */
 const endOf = (id: string, set: SQL): SQL => sql`
   with ended as (
     update webhook_deliveries set ${set} where id = ${id} and status = 'pending' returning webhook_id, subject)
-  update webhook_deliveries d set next_attempt_at = now() from ended
+  update webhook_deliveries d set next_attempt_at = ${NOW} from ended
   where d.next_attempt_at > now() and d.id = (
     select next.id from webhook_deliveries next
     where next.webhook_id = ended.webhook_id and next.subject = ended.subject and next.status = 'pending'

@@ -63,7 +63,9 @@ const aUser = async (): Promise<string> =>
 /** What waits may be tried now. */
 const hurry = async (): Promise<void> => {
   await pool.query('update webhooks set paused_until = null')
-  await pool.query(`update webhook_deliveries set next_attempt_at = now() where status = 'pending'`)
+  await pool.query(
+    `update webhook_deliveries set next_attempt_at = date_trunc('milliseconds', now()) where status = 'pending'`,
+  )
   await sendDue()
 }
 

@@ -106,7 +106,9 @@ t.test('known devices', async (t) => {
     const { rows } = await postern.services.database.pool.query<{ consecutive: number }>(
       `select consecutive from login_attempts where kind = 'email'`,
     )
-    t.equal(rows[0]?.consecutive, admitted)
+    // One that came with the last of them may have been refused by the one counter and counted by the other.
+    const uncounted = admitted - (rows[0]?.consecutive ?? 0)
+    t.ok(uncounted === 0 || uncounted === -1, String(uncounted))
   })
 
   await t.test('C.2: a success begins the count of the device anew', async (t) => {

@@ -21,6 +21,7 @@ import { guidesRoutes } from './guides/routes.ts'
 import { SyncedUserSchema, TenantSchema } from './guides/schemas.ts'
 import { accessControl } from './http/access.ts'
 import { authentication } from './http/authenticate.ts'
+import { createCompilers } from './http/compilers.ts'
 import { consistency } from './http/consistency.ts'
 import { healthRoutes } from './http/health.ts'
 import { watchMethods } from './http/methods.ts'
@@ -31,8 +32,6 @@ import { problemPages } from './http/problem-pages.ts'
 import { loggerOptions, requestId, requestLog } from './http/request-log.ts'
 import { ProblemSchema } from './http/schemas.ts'
 import { browserSecurity } from './http/security.ts'
-import { buildSerializer } from './http/serialization.ts'
-import { buildValidator } from './http/validation.ts'
 import { instancesRoutes } from './instances/routes.ts'
 import {
   InstanceSchema,
@@ -169,7 +168,7 @@ export async function buildApp(
   const { config } = services
   const app = Fastify({
     logger: loggerOptions(config),
-    schemaController: { compilersFactory: { buildValidator, buildSerializer } },
+    schemaController: createCompilers(),
     ...options,
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: requestId,

@@ -2,10 +2,10 @@ import type { InjectOptions, LightMyRequestResponse } from 'fastify'
 import type { Test } from 'tap'
 import { buildApp } from '../../src/app.ts'
 import type { Clock } from '../../src/clock.ts'
+import { createCompilers } from '../../src/http/compilers.ts'
 import type { BUILTIN_ROLES } from '../../src/permissions.ts'
 import { SYSTEM } from '../../src/principal.ts'
 import { createServices, type ServiceOptions, type Services } from '../../src/services.ts'
-import { sharedCompilers } from './compilers.ts'
 import { PASSWORD, SECRET_KEY, SUPER_ADMIN_EMAIL, testConfig } from './config.ts'
 import { freshDatabase } from './database.ts'
 
@@ -13,6 +13,9 @@ export type TestApp = Awaited<ReturnType<typeof buildTestApp>>
 export type Client = ReturnType<typeof clientOf>
 export type Person = { id: string; email: string; accountId: string | null; client: Client; token: string }
 export type RoleKey = keyof typeof BUILTIN_ROLES | (string & {})
+
+/** One for the many applications of a test file: each schema is compiled once. */
+const schemaController = createCompilers()
 
 type Options = {
   env?: NodeJS.ProcessEnv
@@ -36,7 +39,7 @@ export async function buildTestApp(t: Test, { env, clock, databaseUrl, warn, log
     ...(warn && { warn }),
     ...(logMail && { logMail }),
   })
-  const app = await buildApp(services, { logger: false, schemaController: sharedCompilers })
+  const app = await buildApp(services, { logger: false, schemaController })
   await app.ready()
   t.teardown(async () => {
     await app.close()

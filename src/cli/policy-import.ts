@@ -16,9 +16,10 @@ export const policyImport = defineCommand({
   summary: 'Copy an environment of Permit, or of a server that speaks its API, into one of Postern',
   details: [
     'Resources, roles, derivations, attributes, condition sets and rules in one transaction; then tenants, users, role',
-    'assignments, instances and relationships, page by page. Nothing is deleted, and running it again writes what has',
-    'changed. With --report, one that was cut short goes on where it stopped. What cannot be taken over is listed with',
-    'the reason. The key is better given as PERMIT_API_KEY than as an option, which the process list shows.',
+    'assignments, instances and relationships, page by page; then proxy configurations. Nothing is deleted, and running',
+    'it again writes what has changed. With --report, one that was cut short goes on where it stopped. What cannot be',
+    'taken over is listed with the reason. The key is better given as PERMIT_API_KEY than as an option, which the',
+    'process list shows.',
   ],
   flags: {
     'api-url': { value: 'URL', description: 'Where the API is, as https://api.permit.io', required: true },

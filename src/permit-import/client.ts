@@ -117,7 +117,10 @@ export function createSourceClient({
 }
 
 const refusal = (status: number, path: string): string => {
-  if (status === 401 || status === 403) return `The key does not open ${path}: it is answered with ${status}.`
+  if (status === 401) return `The key is not accepted: ${path} is answered with 401.`
+  if (status === 403) return `The key does not open ${path}: it is answered with 403.`
+  if (status === 404)
+    return `${path} is answered with 404: is this the address of the API, and is there such an environment?`
   if (status >= 300 && status < 400)
     return `${path} is answered with a redirect, which is not followed: give the address that it leads to.`
   return `${path} is answered with ${status}.`
@@ -139,7 +142,11 @@ function parsed(text: string, path: string): unknown {
   try {
     return JSON.parse(text)
   } catch {
-    throw new StartupError(`What is answered to ${path} is not JSON: is this the address of the API?`)
+    throw new StartupError(
+      /^\s*</.test(text)
+        ? `What is answered to ${path} is a web page and not JSON: is this the address of the API?`
+        : `What is answered to ${path} is not valid JSON.`,
+    )
   }
 }
 

@@ -12,6 +12,7 @@ export const FACT_KINDS = [
   'instances',
   'relationships',
   'assignments',
+  'proxies',
 ] as const
 export type FactKind = (typeof FACT_KINDS)[number]
 
@@ -45,6 +46,7 @@ const ReportSchema = Type.Object({
     instances: Progress,
     relationships: Progress,
     assignments: Progress,
+    proxies: Progress,
   }),
   left_out: Type.Array(Type.Object({ kind: Type.String(), name: Type.String(), reason: Type.String() })),
 })
@@ -83,6 +85,7 @@ export function newReport({ source, environmentId, isDryRun, now }: Begin): Repo
       instances: unbegun(),
       relationships: unbegun(),
       assignments: unbegun(),
+      proxies: unbegun(),
     },
     left_out: [],
   }

@@ -6,7 +6,8 @@ import type { Caller } from '../principal.ts'
 import type { SourceClient } from './client.ts'
 import type { SourcePolicy } from './definitions.ts'
 import { type Copier, createCopiers, membershipsOf, type Placed, type Standing, writeAll } from './facts.ts'
-import { collectorOf, type FactKind, type Report, type Source } from './report.ts'
+import { PROXY, placedProxies, writeProxies } from './proxies.ts'
+import { collectorOf, type FactKind, type Progress, type Report, type Source } from './report.ts'
 import { type Names, policyFileOf } from './sets.ts'
 import { fitting, type Json, type LeaveOut, ScopeShape } from './shapes.ts'
 
@@ -22,6 +23,13 @@ type Import = {
   onChanges?: (changes: readonly Change[]) => void
   onFact?: (kind: string, name: string, standing: Standing) => void
   onProgress?: (message: string) => void
+}
+
+/** How some things are written: `write` returns those that it left out. */
+type Settling<T> = {
+  kind: string
+  nameOf: (item: T) => string
+  write: (changing: readonly Placed<T>[]) => Promise<Placed<T>[]>
 }
 
 /** How many definitions of a kind are read: more than any environment here may have. */
@@ -89,7 +97,8 @@ export async function importEnvironment(options: Import): Promise<Report> {
       '/role_assignments',
       async (items) => await copy('assignments', copiers.assignments, items),
     )
-    await nameWhatIsNotCopied()
+    await copyProxies()
+    await nameInvitations()
     report.finished_at = new Date().toISOString()
   } finally {
     await save(report)
@@ -185,28 +194,53 @@ export async function importEnvironment(options: Import): Promise<Report> {
       const item = distinct[index]
       return item === undefined ? [] : [{ item, standing }]
     })
-    const changing = placed.filter(({ standing }) => standing !== 'unchanged')
-    if (report.is_dry_run)
-      for (const { item, standing } of changing) onFact?.(copier.kind, copier.nameOf(item), standing)
-    const refused = report.is_dry_run ? [] : await writeAll(copier, changing, leaveOut)
-    const written = changing.filter((one) => !refused.includes(one))
     progress.read += values.length
-    progress.left_out += leftOut + refused.length
+    progress.left_out += leftOut
+    await settle(progress, placed, {
+      kind: copier.kind,
+      nameOf: copier.nameOf,
+      write: async (changing) => await writeAll(copier, changing, leaveOut),
+    })
+  }
+
+  async function copyProxies(): Promise<void> {
+    const progress = report.facts.proxies
+    if (progress.is_done) return
+    const values = await optional(`${facts}/proxy_configs`)
+    const placed = await placedProxies(values, { model, leaveOut })
+    progress.read += values.length
+    progress.left_out += values.length - placed.length
+    await settle(progress, placed, {
+      kind: PROXY,
+      nameOf: ({ key }) => key,
+      write: async (changing) => await writeProxies(caller, changing, { model, leaveOut }),
+    })
+    progress.is_done = true
+  }
+
+  /** Writes what has changed, or in a dry run says what would be written, and counts all of it. */
+  async function settle<T>(
+    progress: Progress,
+    placed: readonly Placed<T>[],
+    { kind, nameOf, write }: Settling<T>,
+  ): Promise<void> {
+    const changing = placed.filter(({ standing }) => standing !== 'unchanged')
+    if (report.is_dry_run) for (const { item, standing } of changing) onFact?.(kind, nameOf(item), standing)
+    const refused = report.is_dry_run ? [] : await write(changing)
+    const written = changing.filter((one) => !refused.includes(one))
+    progress.left_out += refused.length
     progress.created += written.filter(({ standing }) => standing === 'new').length
     progress.updated += written.filter(({ standing }) => standing === 'changed').length
     progress.unchanged += placed.length - changing.length
   }
 
-  async function nameWhatIsNotCopied(): Promise<void> {
-    const others = [
-      ['proxy configuration', '/proxy_configs', 'its secret is not shown: make it again here'],
-      ['invitation', '/user_invites', 'was sent by the source: invite again here'],
-    ] as const
-    for (const [kind, path, reason] of others) {
-      for (const item of await optional(`${facts}${path}`)) {
-        const { key, email, id } = (item ?? {}) as Json
-        leaveOut({ kind, name: String(key ?? email ?? id ?? '(none)'), reason })
-      }
+  async function nameInvitations(): Promise<void> {
+    for (const item of await optional(`${facts}/user_invites`)) {
+      const { key, email, id, status } = (item ?? {}) as Json
+      // Who has come already is among the users.
+      if (status === 'approved') continue
+      const reason = 'was sent by the source, and its link leads there: invite again here'
+      leaveOut({ kind: 'invitation', name: String(email ?? key ?? id ?? '(none)'), reason })
     }
   }
 }

@@ -8,7 +8,8 @@ import { isUuid } from '../ids.ts'
 
 export type ProxyConfigRow = InferSelectModel<typeof proxyConfigs>
 export type ProxyMappingRule = ProxyConfigRow['mappingRules'][number]
-export type ProxyConfigChanges = Partial<Pick<ProxyConfigRow, 'name' | 'mappingRules'>>
+export type ProxyConfigFields = Pick<ProxyConfigRow, 'key' | 'name' | 'mappingRules'>
+export type ProxyConfigChanges = Partial<Omit<ProxyConfigFields, 'key'>>
 
 const sortKeys: Record<string, SortKey<ProxyConfigRow>> = {
   created_at: { by: proxyConfigs.id, cast: 'uuid', value: (row) => row.id },
@@ -62,10 +63,7 @@ export function createProxiesRepository({ db }: Database, environmentId = DEFAUL
     },
 
     /** @throws AppError proxy_config_key_taken */
-    async insertProxyConfig(
-      config: Pick<ProxyConfigRow, 'id' | 'key' | 'name' | 'mappingRules'>,
-      tx: Tx,
-    ): Promise<void> {
+    async insertProxyConfig(config: ProxyConfigFields & { id: string }, tx: Tx): Promise<void> {
       // A key that equals another row's id would make both names ambiguous.
       if (isUuid(config.key) && (await this.findProxyConfig(config.key, tx)))
         throw new AppError('proxy_config_key_taken')

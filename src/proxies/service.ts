@@ -6,7 +6,13 @@ import { instructionsOf, MOST_INSTRUCTIONS } from '../policy/url-mapping.ts'
 import type { Caller } from '../principal.ts'
 import { assertApplicationKey } from '../resources/keys.ts'
 import { assertBelow } from '../resources/limits.ts'
-import type { ProxiesRepository, ProxyConfigChanges, ProxyConfigRow, ProxyMappingRule } from './repository.ts'
+import type {
+  ProxiesRepository,
+  ProxyConfigChanges,
+  ProxyConfigFields,
+  ProxyConfigRow,
+  ProxyMappingRule,
+} from './repository.ts'
 
 type Dependencies = {
   database: Database
@@ -28,18 +34,10 @@ export function createProxiesService({ database, proxies, audit, lockDefinitions
     },
 
     /** @throws AppError proxy_config_key_taken, validation_failed for a faulty expression, limit_reached */
-    async createProxyConfig(
-      caller: Caller,
-      config: Pick<ProxyConfigRow, 'key' | 'name' | 'mappingRules'>,
-    ): Promise<ProxyConfigRow> {
-      assertApplicationKey(config.key, '/body/key')
+    async createProxyConfig(caller: Caller, config: ProxyConfigFields): Promise<ProxyConfigRow> {
       return await transact(db, async (tx) => {
         await lockDefinitions(tx)
-        assertBelow('proxyConfigs', await proxies.countProxyConfigs(tx))
-        const id = newId()
-        await assertRules(id, config.mappingRules, tx)
-        await proxies.insertProxyConfig({ ...config, id }, tx)
-        return await written('proxy_config.created', caller, id, { key: config.key }, tx)
+        return await create(caller, config, '/body', tx)
       })
     },
 
@@ -51,11 +49,23 @@ export function createProxiesService({ database, proxies, audit, lockDefinitions
     ): Promise<ProxyConfigRow> {
       return await transact(db, async (tx) => {
         await lockDefinitions(tx)
-        const { id, key } = (await proxies.findProxyConfig(ref, tx)) ?? fail('proxy_config_not_found')
-        if (changes.mappingRules) await assertRules(id, changes.mappingRules, tx)
-        await proxies.updateProxyConfig(id, changes, tx)
-        const details = { key, fields: Object.keys(changes) }
-        return await written('proxy_config.updated', caller, id, details, tx)
+        const found = (await proxies.findProxyConfig(ref, tx)) ?? fail('proxy_config_not_found')
+        return await update(caller, found, changes, '/body', tx)
+      })
+    },
+
+    /**
+     * Creates or replaces all of them, by key, or none. A pointer to a fault begins with the key of its proxy.
+     * @throws AppError validation_failed for a faulty expression, limit_reached, proxy_config_key_taken
+     */
+    async putProxyConfigs(caller: Caller, configs: readonly ProxyConfigFields[]): Promise<void> {
+      await transact(db, async (tx) => {
+        await lockDefinitions(tx)
+        for (const { key, ...fields } of configs) {
+          const found = await proxies.findProxyConfig(key, tx)
+          if (found?.key === key) await update(caller, found, fields, `/body/${key}`, tx)
+          else await create(caller, { key, ...fields }, `/body/${key}`, tx)
+        }
       })
     },
 
@@ -71,6 +81,33 @@ export function createProxiesService({ database, proxies, audit, lockDefinitions
     },
   }
 
+  async function create(
+    caller: Caller,
+    config: ProxyConfigFields,
+    pointer: string,
+    tx: Tx,
+  ): Promise<ProxyConfigRow> {
+    assertApplicationKey(config.key, `${pointer}/key`)
+    assertBelow('proxyConfigs', await proxies.countProxyConfigs(tx))
+    const id = newId()
+    await assertRules(id, config.mappingRules, pointer, tx)
+    await proxies.insertProxyConfig({ ...config, id }, tx)
+    return await written('proxy_config.created', caller, id, { key: config.key }, tx)
+  }
+
+  async function update(
+    caller: Caller,
+    { id, key }: ProxyConfigRow,
+    changes: ProxyConfigChanges,
+    pointer: string,
+    tx: Tx,
+  ): Promise<ProxyConfigRow> {
+    if (changes.mappingRules) await assertRules(id, changes.mappingRules, pointer, tx)
+    await proxies.updateProxyConfig(id, changes, tx)
+    const details = { key, fields: Object.keys(changes) }
+    return await written('proxy_config.updated', caller, id, details, tx)
+  }
+
   async function written(
     action: 'proxy_config.created' | 'proxy_config.updated',
     caller: Caller,
@@ -83,7 +120,12 @@ export function createProxiesService({ database, proxies, audit, lockDefinitions
   }
 
   /** Expressions are matched one after the other for each URL, so what bounds that work is the sum of all. */
-  async function assertRules(id: string, rules: readonly ProxyMappingRule[], tx: Tx): Promise<void> {
+  async function assertRules(
+    id: string,
+    rules: readonly ProxyMappingRule[],
+    owner: string,
+    tx: Tx,
+  ): Promise<void> {
     const others = await proxies.listOtherRules(id, tx)
     assertBelow('mappingRules', others.length, rules.length)
     const faults: FieldError[] = []
@@ -91,7 +133,7 @@ export function createProxiesService({ database, proxies, audit, lockDefinitions
     for (const [place, rule] of rules.entries()) {
       if (rule.urlType !== 'regex') continue
       const size = instructionsOf(rule.url)
-      const pointer = `/body/mapping_rules/${place}/url`
+      const pointer = `${owner}/mapping_rules/${place}/url`
       if (size === undefined)
         faults.push({ pointer, detail: 'must be a regular expression in the syntax of RE2' })
       else if (size > MOST_INSTRUCTIONS)

@@ -86,6 +86,20 @@ export const junkLists: fc.Arbitrary<Lists> = fc.record({
   instances: list(thing({ key: word, resource: word, tenant: word, attributes: junk })),
   tuples: list(thing({ subject: instance, relation: word, object: instance, tenant: word })),
   assignments: list(thing({ user: word, role: word, tenant: word, resource_instance: fc.option(instance) })),
-  proxies: list(junk),
+  proxies: list(
+    thing({
+      key: word,
+      name: word,
+      mapping_rules: list(
+        thing({
+          url: fc.constantFrom('/a/{b}', '/a(b', '\0'),
+          url_type: fc.constantFrom('regex', null),
+          http_method: fc.constantFrom('get', 'PUT', 'brew'),
+          resource: word,
+          headers: mapOf(word),
+        }),
+      ),
+    }),
+  ),
   invites: list(junk),
 })

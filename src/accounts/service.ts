@@ -226,13 +226,18 @@ export function createAccountsService(dependencies: Dependencies) {
     async addMember(caller: Caller, accountId: string, userId: string): Promise<void> {
       await transact(db, async (tx) => {
         if (!(await users.lockUser(userId, tx))) throw new AppError('user_not_found')
-        await this.lockForPeople(accountId, tx)
-        await accounts.upsertMember(accountId, userId, tx)
-        await audit.append(
-          { action: 'member.added', caller, target: { type: 'user', id: userId }, accountId },
-          tx,
-        )
+        await this.addLockedMember(caller, accountId, userId, tx)
       })
+    },
+
+    /** The same within a transaction that holds the user's row. @throws AppError account_not_found */
+    async addLockedMember(caller: Caller, accountId: string, userId: string, tx: Tx): Promise<void> {
+      await this.lockForPeople(accountId, tx)
+      await accounts.upsertMember(accountId, userId, tx)
+      await audit.append(
+        { action: 'member.added', caller, target: { type: 'user', id: userId }, accountId },
+        tx,
+      )
     },
 
     /**

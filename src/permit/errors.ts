@@ -72,24 +72,33 @@ function errorOf(problem: AppError, requestId: string, baseUrl: string) {
   }
 }
 
+/**
+ * A fault of the request: SDKs that know 422 read `detail`, FastAPI's list of faults; others have the code and the message,
+ * which names the first.
+ */
 function validationError(problem: AppError, request: FastifyRequest, baseUrl: string) {
   const { errors = [] } = problem
-  const detail = errors.map(({ pointer, detail }) => ({
-    loc: pointer.split('/').slice(1).map(segmentOf),
-    msg: detail,
-    type: 'value_error',
-  }))
-  return asksForTooMany(request.query) ? { ...tooLargePage(request, problem, baseUrl), detail } : { detail }
+  const error = errorOf(problem, request.id, baseUrl)
+  const [first] = errors
+  return {
+    ...error,
+    ...(first && { message: `${first.pointer} ${first.detail}`.trim() }),
+    ...(asksForTooMany(request.query) && TOO_LARGE_PAGE),
+    detail: errors.map(({ pointer, detail }) => ({
+      loc: pointer.split('/').slice(1).map(segmentOf),
+      msg: detail,
+      type: 'value_error',
+    })),
+  }
 }
 
 const asksForTooMany = (query: unknown): boolean =>
   typeof query === 'object' && query !== null && 'per_page' in query && Number(query.per_page) > MOST_PER_PAGE
 
-const tooLargePage = (request: FastifyRequest, problem: AppError, baseUrl: string) => ({
-  ...errorOf(problem, request.id, baseUrl),
-  error_code: 'PAGINATION_SIZE_OVERREACHED' satisfies ErrorCode,
+const TOO_LARGE_PAGE = {
+  error_code: 'PAGINATION_SIZE_OVERREACHED',
   message: `A page has ${MOST_PER_PAGE} items at most`,
-})
+} satisfies { error_code: ErrorCode; message: string }
 
 const segmentOf = (segment: string): string | number =>
   /^\d+$/.test(segment) ? Number(segment) : segment.replaceAll('~1', '/').replaceAll('~0', '~')

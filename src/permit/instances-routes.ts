@@ -73,7 +73,7 @@ export function instancesRoutes({ modelOf, bulkBodyLimit }: Dependencies): Fasti
       { config: { access: WRITE }, schema: { hide: true, params: InstanceParams, body: UpdateInstanceBody } },
       async (request) => {
         const { instance_id: name } = request.params
-        const attributes = request.body.attributes ?? undefined
+        const { attributes } = request.body
         return present(request, await of(request).updateInstance(callerOf(request), name, attributes))
       },
     )

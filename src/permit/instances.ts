@@ -125,10 +125,14 @@ export function createPermitInstances({ facts, permit, instances, resources }: D
       return await instances.createInstance(caller, instance)
     },
 
-    /** Replaces the attributes, if some are given. @throws AppError instance_not_found */
-    async updateInstance(caller: Caller, name: string, attributes: Json | undefined): Promise<InstanceRow> {
+    /** Replaces the attributes, if they are given; null clears them. @throws AppError instance_not_found */
+    async updateInstance(
+      caller: Caller,
+      name: string,
+      attributes: Json | null | undefined,
+    ): Promise<InstanceRow> {
       const instance = await getInstance(name)
-      if (!attributes) return instance
+      if (attributes === undefined) return instance
       return await instances.updateInstance(caller, instance.id, { attributes })
     },
 

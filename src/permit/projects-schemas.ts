@@ -44,10 +44,10 @@ export const newPlace = ({ key, name, description }: NewPlace) => ({
   ...(typeof description === 'string' && { description }),
 })
 
-/** What a body changes: null is as good as absent. */
+/** What a body changes. Null clears a description, and is else as good as absent. */
 export const placeChanges = ({ name, description }: Static<typeof UpdatePlaceBody>) => ({
   ...(typeof name === 'string' && { name }),
-  ...(typeof description === 'string' && { description }),
+  ...(description !== undefined && { description }),
 })
 
 /** Where a copy goes. @throws AppError validation_failed unless the body names one environment */

@@ -155,6 +155,37 @@ export function createPermitService(dependencies: Dependencies) {
     return id
   }
 
+  /** Makes a person what is said, or makes the person, and `finish`es, in one transaction. */
+  async function sync(
+    caller: Caller,
+    name: string,
+    changes: SyncedUserChanges,
+    grants: readonly Omit<Grant, 'user'>[],
+    finish: (id: string, tx: Tx) => Promise<void> = async () => {},
+  ): Promise<{ id: string; isNew: boolean }> {
+    const user = { ...changes, key: userKeyOf(name) }
+    const known = await findUser(name)
+    if (!known) {
+      const made = await unlessTaken(
+        async () =>
+          await transact(db, async (tx) => {
+            const id = await insert(caller, user, grants, tx)
+            await finish(id, tx)
+            return id
+          }),
+      )
+      if (made !== undefined) return { id: made, isNew: true }
+    }
+    const { id } = known ?? (await getUser(name))
+    await transact(db, async (tx) => {
+      const locked = await lock(id, tx)
+      await users.writeSynced(caller, locked, changes, tx)
+      for (const grant of grants) await give(caller, locked, { ...grant, user: id }, tx)
+      await finish(id, tx)
+    })
+    return { id, isNew: false }
+  }
+
   return {
     findPlace: permit.findPlace,
     listGrants: permit.listGrants,
@@ -222,19 +253,8 @@ export function createPermitService(dependencies: Dependencies) {
       changes: SyncedUserChanges,
       grants: readonly Omit<Grant, 'user'>[] = [],
     ): Promise<UserWithHoldings & { isNew: boolean }> {
-      const user = { ...changes, key: userKeyOf(name) }
-      const known = await findUser(name)
-      if (!known) {
-        const made = await unlessTaken(async () => await this.createUser(caller, user, grants))
-        if (made) return { ...made, isNew: true }
-      }
-      const { id } = known ?? (await getUser(name))
-      await transact(db, async (tx) => {
-        const locked = await lock(id, tx)
-        await users.writeSynced(caller, locked, changes, tx)
-        for (const grant of grants) await give(caller, locked, { ...grant, user: id }, tx)
-      })
-      return { ...(await userById(id)), isNew: false }
+      const { id, isNew } = await sync(caller, name, changes, grants)
+      return { ...(await userById(id)), isNew }
     },
 
     /**
@@ -264,7 +284,10 @@ export function createPermitService(dependencies: Dependencies) {
       await users.deleteSynced(caller, (await getUser(name)).id)
     },
 
-    /** Makes the person a member of the account, and makes the person first when there is none. */
+    /**
+     * Makes the person a member of the account, and makes the person first when there is none: all of it or nothing.
+     * @throws AppError account_not_found, and as syncUser does
+     */
     async addUserToAccount(
       caller: Caller,
       tenant: string,
@@ -272,9 +295,10 @@ export function createPermitService(dependencies: Dependencies) {
       grants: readonly Omit<Grant, 'user'>[] = [],
     ): Promise<UserWithHoldings> {
       const account = await getAccount(tenant)
-      const { user } = await this.syncUser(caller, key, changes, grants)
-      await accounts.addMember(caller, account.id, user.id)
-      return await userById(user.id)
+      const { id } = await sync(caller, key, changes, grants, async (userId, tx) => {
+        await accounts.addLockedMember(caller, account.id, userId, tx)
+      })
+      return await userById(id)
     },
 
     /**

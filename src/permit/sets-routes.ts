@@ -84,9 +84,9 @@ export function conditionSetsRoutes({ modelOf }: Dependencies): FastifyPluginAsy
         const { name, description, conditions, parent_id: parent } = request.body
         const set = await rules.updateConditionSet(callerOf(request), id, {
           ...(name != null && { name }),
-          ...(description != null && { description }),
+          ...(description !== undefined && { description }),
           ...(conditions != null && { conditions }),
-          ...(parent != null && { parent: dashed(parent) }),
+          ...(parent !== undefined && { parent: parent === null ? null : dashed(parent) }),
         })
         return await present(request, made(set))
       },

@@ -2,8 +2,12 @@ import t from 'tap'
 import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp, type Client } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
+import { matchEach } from '../helpers/matching.ts'
+import { eventually } from '../helpers/processes.ts'
+import { routesOf } from '../helpers/routes.ts'
 
 type Row = Record<string, unknown>
+type Queries = { query(text: string): Promise<{ rowCount: number | null }> }
 
 t.test('much at the same time', async (t) => {
   const postern = await buildTestApp(t)
@@ -115,7 +119,7 @@ t.test('much at the same time', async (t) => {
     const { roles: shown } = (await client.get(`${S}/resources/document`)).json<{
       roles: Record<string, { granted_to: { users_with_role: { role: string }[] } }>
     }>()
-    for (const role of roles) t.match(shown[role]?.granted_to.users_with_role, [{ role }])
+    for (const role of roles) matchEach(t, shown[role]?.granted_to.users_with_role, [{ role }])
 
     const tuples = Array.from({ length: 30 }, (_, n) => ({
       subject: `folder:f${n % 5}`,
@@ -253,100 +257,210 @@ t.test('much at the same time', async (t) => {
     )
   })
 
-  await t.test(
-    'a page that follows shows what was there, once, however much is added meanwhile',
-    async (t) => {
-      const { client, F, S } = await open()
-      const tuple = (n: number) => ({
-        subject: 'folder:p',
-        relation: 'parent',
-        object: `document:p${n}`,
-        tenant: 'acme',
-      })
-      const permission = (n: number) => ({
-        user_set: 'all',
-        permission: `document:a${n}`,
-        resource_set: 'document',
-      })
-      const remove = async (path: string, body?: object) => await client.send('DELETE', path, body)
-      const lists: [
-        path: string,
-        create: (n: number) => object,
-        remove: (n: number) => ReturnType<typeof remove>,
-      ][] = [
-        [`${F}/tenants`, (n) => ({ key: `p${n}`, name: `${9 - n}` }), (n) => remove(`${F}/tenants/p${n}`)],
-        [`${F}/users`, (n) => ({ key: `p${n}` }), (n) => remove(`${F}/users/p${n}`)],
-        [
-          `${F}/resource_instances`,
-          (n) => ({ key: `p${9 - n}`, resource: 'document', tenant: 'acme' }),
-          (n) => remove(`${F}/resource_instances/document:p${9 - n}`),
-        ],
-        [`${F}/relationship_tuples`, tuple, (n) => remove(`${F}/relationship_tuples`, tuple(n))],
-        [`${S}/roles`, (n) => ({ key: `p${9 - n}`, name: 'x' }), (n) => remove(`${S}/roles/p${9 - n}`)],
-        [
-          `${S}/resources`,
-          (n) => ({ key: `p${9 - n}`, name: 'x', actions: {} }),
-          (n) => remove(`${S}/resources/p${9 - n}`),
-        ],
-        [
-          `${S}/resources/document/actions`,
-          (n) => ({ key: `a${n}`, name: 'x' }),
-          (n) => remove(`${S}/resources/document/actions/a${n}`),
-        ],
-        [
-          `${S}/resources/document/roles`,
-          (n) => ({ key: `p${9 - n}`, name: 'x' }),
-          (n) => remove(`${S}/resources/document/roles/p${9 - n}`),
-        ],
-        [
-          `${S}/condition_sets`,
-          (n) => ({ key: `p${9 - n}`, name: 'x', conditions: {} }),
-          (n) => remove(`${S}/condition_sets/p${9 - n}`),
-        ],
-        [`${F}/set_rules`, permission, (n) => remove(`${F}/set_rules`, permission(n))],
-        [
-          `${F}/role_assignments`,
-          (n) => ({ user: `u${n}`, role: 'reader', tenant: 'acme' }),
-          (n) => remove(`${F}/role_assignments`, { user: `u${n}`, role: 'reader', tenant: 'acme' }),
-        ],
-      ]
-      await client.post(`${F}/bulk/users`, {
-        operations: [0, 1, 2, 3, 4, 5, 6, 7, 8].map((n) => ({ key: `u${n}` })),
-      })
-      for (let n = 0; n < 9; n++)
-        await client.post(`${S}/resources/document/actions`, { key: `a${n}`, name: 'x' })
+  await t.test('each list shows what was there, once, however much is added between its pages', async (t) => {
+    const { client, F, S } = await open()
+    const tuple = (n: number) => ({
+      subject: 'folder:p',
+      relation: 'parent',
+      object: `document:p${n}`,
+      tenant: 'acme',
+    })
+    const permission = (n: number) => ({
+      user_set: 'all',
+      permission: `document:a${n}`,
+      resource_set: 'document',
+    })
+    const grant = (n: number) => ({ user: `u${n}`, role: 'reader', tenant: 'acme' })
+    // In the order of their keys and names they would be the other way round.
+    const named = (n: number) => ({ key: `p${9 - n}`, name: `${9 - n}` })
+    const onFolder = `${S}/resources/folder`
+    await client.post(`${F}/bulk/users`, {
+      operations: [0, 1, 2, 3, 4].map((n) => ({ key: `u${n}` })),
+    })
+    for (let n = 0; n < 5; n++)
+      await client.post(`${S}/resources/document/actions`, { key: `a${n}`, name: 'x' })
+    await organization.post('/v2/projects', { key: 'paged', name: 'Paged' })
 
-      for (const [path, bodyOf, end] of lists) {
-        const isActions = path.endsWith('/actions')
-        const idsOf = async (page: number, perPage = 2) => {
-          const answer = (await client.get(`${path}?page=${page}&per_page=${perPage}`)).json<
-            Row[] | { data: Row[] }
-          >()
-          return (Array.isArray(answer) ? answer : answer.data).map(({ id }) => id)
-        }
-        const add = async (n: number) => {
-          const { statusCode, body } = await client.post(path, bodyOf(n))
-          t.equal(statusCode, 200, body)
-        }
-        const first = isActions ? 9 : 0
-        for (let n = first; n < first + 6; n++) await add(n)
-        const before = await idsOf(1, 100)
-        const seen: unknown[] = []
-        const pages = Math.ceil(before.length / 2)
-        for (let page = 1; page <= pages; page++) {
-          seen.push(...(await idsOf(page)))
-          // Something comes to the end, and after the first page the last of what is to come goes.
-          if (page === 1) {
-            t.equal((await end(first + 5)).statusCode, 204, path)
-            await add(first + 6)
-          }
-        }
-        const there = before.filter((id) => id !== before.at(-1))
-        t.same(seen.slice(0, there.length), there, `${path}: in the same order, each once`)
-        t.equal(new Set(seen).size, seen.length, path)
+    const lists: {
+      path: string
+      create: (n: number) => object
+      /** What is deleted to end one of them, by its id; the list itself, with a body that names it, if there is one. */
+      end?: (id: unknown) => string
+      endBody?: (n: number) => object
+      by?: Client
+    }[] = [
+      { path: '/v2/projects', create: named, by: organization },
+      { path: '/v2/projects/paged/envs', create: named, by: organization },
+      {
+        path: '/v2/api-key',
+        create: (n) => ({ object_type: 'org', name: `${9 - n}` }),
+        by: organization,
+      },
+      { path: `${F}/tenants`, create: named },
+      { path: `${F}/users`, create: (n) => ({ key: `p${9 - n}` }) },
+      {
+        path: `${F}/tenants/globex/users`,
+        create: (n) => ({ key: `t${9 - n}` }),
+        end: (id) => `${F}/users/${id}`,
+      },
+      {
+        path: `${F}/resource_instances`,
+        create: (n) => ({ key: `p${9 - n}`, resource: 'document', tenant: 'acme' }),
+      },
+      { path: `${F}/relationship_tuples`, create: tuple, endBody: tuple },
+      { path: `${F}/role_assignments`, create: grant, endBody: grant },
+      { path: `${F}/set_rules`, create: permission, endBody: permission },
+      {
+        path: `${F}/proxy_configs`,
+        create: (n) => ({ ...named(n), secret: '', mapping_rules: [] }),
+      },
+      {
+        path: `${F}/user_invites`,
+        create: (n) => ({
+          key: `i${9 - n}`,
+          email: `i${9 - n}@x.test`,
+          role_id: 'reader',
+          tenant_id: 'acme',
+        }),
+      },
+      { path: `${S}/roles`, create: named },
+      { path: `${S}/resources`, create: (n) => ({ ...named(n), actions: {} }) },
+      { path: `${onFolder}/actions`, create: named },
+      { path: `${onFolder}/action_groups`, create: named },
+      { path: `${onFolder}/attributes`, create: (n) => ({ key: `p${9 - n}`, type: 'bool' }) },
+      { path: `${onFolder}/relations`, create: (n) => ({ ...named(n), subject_resource: 'document' }) },
+      { path: `${onFolder}/roles`, create: named },
+      { path: `${S}/users/attributes`, create: (n) => ({ key: `p${9 - n}`, type: 'bool' }) },
+      { path: `${S}/condition_sets`, create: (n) => ({ ...named(n), conditions: {} }) },
+    ]
+
+    for (const { path, create, end = (id: unknown) => `${path}/${id}`, endBody, by = client } of lists) {
+      const idsOf = async (page: number, perPage = 2) => {
+        const answer = (await by.get(`${path}?page=${page}&per_page=${perPage}`)).json<
+          Row[] | { data: Row[] }
+        >()
+        return (Array.isArray(answer) ? answer : answer.data).map(({ id }) => id)
       }
-    },
-  )
+      const add = async (n: number) => {
+        const { statusCode, body } = await by.post(path, create(n))
+        t.equal(statusCode, 200, body)
+      }
+      for (let n = 0; n < 4; n++) await add(n)
+      const before = await idsOf(1, 100)
+      t.ok(before.length >= 4, path)
+      const seen: unknown[] = []
+      const pages = Math.ceil(before.length / 2)
+      for (let page = 1; page <= pages; page++) {
+        seen.push(...(await idsOf(page)))
+        // Something comes to the end, and after the first page the last of what is to come goes.
+        if (page === 1) {
+          const [url, body] = endBody ? [path, endBody(3)] : [end(before.at(-1)), undefined]
+          t.equal((await by.send('DELETE', url, body)).statusCode, 204, url)
+          await add(4)
+        }
+      }
+      const there = before.slice(0, -1)
+      t.same(seen.slice(0, there.length), there, `${path}: in the same order, each once`)
+      t.equal(new Set(seen).size, seen.length, path)
+      const tooLarge = await by.get(`${path}?per_page=101`)
+      t.match([tooLarge.statusCode, tooLarge.json()], [422, { error_code: 'PAGINATION_SIZE_OVERREACHED' }])
+    }
+
+    const isShown = (path: string) => {
+      const pattern = new RegExp(`^${path.replaceAll(/:\w+/g, '[^/]+')}$`)
+      return lists.some((list) => pattern.test(list.path))
+    }
+    const offered = new Set(
+      routesOf(postern.app.printRoutes({ commonPrefix: false })).flatMap(
+        (route) => /^GET (\/v2\/[^*]*[^*/])\/?$/.exec(route)?.[1] ?? [],
+      ),
+    )
+    let found = 0
+    for (const path of offered) {
+      const inPlace = path.replace('/:proj_id/:env_id', F.replace('/v2/facts', ''))
+      const url = `${inPlace.replace(':proj_id', 'paged').replaceAll(/:\w+/g, 'x')}?per_page=101`
+      const isList = (await organization.get(url)).body.includes('PAGINATION_SIZE_OVERREACHED')
+      if (isList) found++
+      t.equal(isList, isShown(path), path)
+    }
+    t.equal(found, lists.length)
+  })
+
+  await t.test('what was begun earlier and is committed later hides nothing that was there', async (t) => {
+    const { client, F } = await open()
+    const { pool } = postern.services.database
+    const environmentId = (await client.get('/v2/api-key/scope')).json<Row>()['environment_id']
+    await client.post(`${F}/bulk/users`, { operations: [{ key: 'p1' }, { key: 'p2' }] })
+    const keysOf = async (page: number) =>
+      (await client.get(`${F}/users?page=${page}&per_page=2`))
+        .json<{ data: { key: string }[] }>()
+        .data.map(({ key }) => key)
+
+    const other = await pool.connect()
+    await other.query('begin')
+    await other.query(`select from accounts where key = 'acme' and environment_id = $1 for update`, [
+      environmentId,
+    ])
+    const slow = client.post(`${F}/bulk/users`, {
+      operations: ['slow1', 'slow2'].map((key) => ({
+        key,
+        role_assignments: [{ role: 'reader', tenant: 'acme' }],
+      })),
+    })
+    await waitsForLock(other)
+    await client.post(`${F}/users`, { key: 'quick' })
+    const seen = [await keysOf(1), await keysOf(2), await keysOf(3)]
+    t.same(seen, [['ida', 'bob'], ['p1', 'p2'], ['quick']])
+    await other.query('rollback')
+    other.release()
+    t.equal((await slow).statusCode, 200)
+    t.same([await keysOf(3), await keysOf(4)], [['slow1', 'slow2'], ['quick']], 'shown a second time')
+  })
+
+  await t.test('a person comes to a tenant with all that was said of them, or not at all', async (t) => {
+    const { client, F } = await open()
+    const { pool } = postern.services.database
+    const environmentId = (await client.get('/v2/api-key/scope')).json<Row>()['environment_id']
+    const role_assignments = [{ role: 'reader', tenant: 'acme' }]
+    const before = (await client.get(`${F}/users/ida`)).json<Row>()
+
+    for (const [key, status] of [
+      ['ida', 200],
+      ['new', 404],
+    ] as const) {
+      // The tenant ends after it was found, and before the membership in it is written.
+      const tenant = `ends-${key}`
+      await client.post(`${F}/tenants`, { key: tenant, name: 'Ends' })
+      const other = await pool.connect()
+      await other.query('begin')
+      await other.query('update accounts set deleted_at = now() where key = $1 and environment_id = $2', [
+        tenant,
+        environmentId,
+      ])
+      const added = client.post(`${F}/tenants/${tenant}/users`, { key, first_name: 'Ida', role_assignments })
+      await waitsForLock(other)
+      await other.query('commit')
+      other.release()
+      t.match([(await added).statusCode, (await added).json()], [404, { error_code: 'NOT_FOUND' }])
+      const found = await client.get(`${F}/users/${key}`)
+      t.equal(found.statusCode, status)
+      if (status === 200) t.strictSame(found.json(), before)
+    }
+
+    const added = await client.post(`${F}/tenants/globex/users`, { key: 'new', role_assignments })
+    const { roles, associated_tenants: tenants } = added.json<{
+      roles: Row[]
+      associated_tenants: { tenant: string; roles: string[] }[]
+    }>()
+    t.same(roles, role_assignments)
+    t.same(
+      tenants.map(({ tenant, roles: held }) => [tenant, held]),
+      [
+        ['acme', ['reader']],
+        ['globex', []],
+      ],
+    )
+  })
 
   await t.test('who can sign in stays as they are, also when several would change that', async (t) => {
     const { client } = await anApiKey(postern)
@@ -367,3 +481,13 @@ t.test('much at the same time', async (t) => {
     t.ok(await postern.signIn('guarded@x.test', PASSWORD))
   })
 })
+
+/** Until some request waits for what the transaction of `other` holds. */
+async function waitsForLock(other: Queries): Promise<void> {
+  await eventually(async () => {
+    const { rowCount } = await other.query(
+      'select from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid))',
+    )
+    return rowCount === 1
+  })
+}

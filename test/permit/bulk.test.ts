@@ -1,5 +1,7 @@
 import t from 'tap'
+import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp } from '../helpers/app.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { apiKey, listenForSdk, pythonClient, sdk, storeExample } from '../helpers/permit.ts'
 
 const F = '/v2/facts/default/default'
@@ -23,7 +25,7 @@ t.test('bulk requests for people and tenants', async (t) => {
   const send = async (method: 'POST' | 'PUT' | 'DELETE', what: string, body: object) =>
     await python.send(method, `${F}/bulk/${what}`, body)
   const user = async (name: string) => await python.get(`${F}/users/${encodeURIComponent(name)}`)
-  const whole = async (name: string) => (await user(name)).json<User>()
+  const whole = async (name: string) => (await user(name)).json<User & { associated_tenants: object[] }>()
   const reader = { role: 'reader', tenant: 'acme' }
 
   await t.test('people come with their roles, which hold at once', async (t) => {
@@ -39,13 +41,9 @@ t.test('bulk requests for people and tenants', async (t) => {
       {},
     )
 
-    t.match(await whole('ann'), {
-      email: 'Ann@x.test',
-      first_name: 'Ann',
-      attributes: { age: 30 },
-      roles: [],
-      associated_tenants: [],
-    })
+    const ann = await whole('ann')
+    t.match(ann, { email: 'Ann@x.test', first_name: 'Ann', attributes: { age: 30 } })
+    t.same([ann.roles, ann.associated_tenants], [[], []])
     t.match(await whole('auth0|ben'), {
       email: null,
       roles: [reader, { role: 'reader', tenant: 'globex' }],
@@ -85,7 +83,6 @@ t.test('bulk requests for people and tenants', async (t) => {
         '',
       ],
       [[good, { key: 'a', attributes: { text: '\u0000' } }], 422, ''],
-      [Array.from({ length: 3001 }, (_, n) => ({ key: `n${n}` })), 422, '3000'],
       [
         Array.from({ length: 101 }, (_, n) => ({
           key: `n${n}`,
@@ -304,7 +301,7 @@ t.test('bulk requests for people and tenants', async (t) => {
     const trail = (await postern.root.get(`/api/v1/audit-events?target_id=${id}`)).json<
       { action: string; details: object }[]
     >()
-    t.match(
+    t.same(
       trail.map(({ action }) => action).sort(),
       ['role.assigned', 'role.unassigned', 'user.created'],
       'one row for each change',
@@ -476,7 +473,7 @@ t.test('bulk requests for people and tenants', async (t) => {
       everybody.map(({ id }) => id).sort(),
     )
     const held = (name: string) => everybody.find(({ key: one }) => one === name)
-    t.match(held('odd-held')?.associated_tenants, [
+    matchEach(t, held('odd-held')?.associated_tenants, [
       { tenant: 'acme' },
       { tenant: 'globex' },
       { tenant: 'later' },
@@ -528,6 +525,72 @@ t.test('bulk requests for people and tenants', async (t) => {
     t.equal((await python.get(`${F}/users/large`)).statusCode, 404)
   })
 
+  await t.test('each bulk request takes as many as is said, and not one more', async (t) => {
+    const { client } = await anApiKey(postern, { level: 'org' })
+    const { pool } = postern.services.database
+    await client.post('/v2/projects', { key: 'large', name: 'Large' })
+    const large = '/v2/facts/large/dev'
+    await client.post('/v2/schema/large/dev/resources', {
+      key: 'document',
+      name: 'Document',
+      actions: {},
+      relations: { parent: 'document' },
+    })
+    await client.post('/v2/schema/large/dev/roles', { key: 'reader', name: 'Reader' })
+    await client.post(`${large}/users`, { key: 'ida' })
+
+    const keyOf = (n: number) => `k${n}`
+    // What is not there is passed over, which is cheap.
+    const nobodyOf = (n: number) => `none${n}`
+    const aUser = (n: number) => ({ key: keyOf(n) })
+    const aTenant = (n: number) => ({ key: keyOf(n), name: 'T' })
+    const anInstance = (n: number) => ({ key: keyOf(n), resource: 'document', tenant: 'default' })
+    const aTuple = (n: number) => ({
+      subject: 'document:s',
+      relation: 'parent',
+      object: `document:o${n}`,
+      tenant: 'default',
+    })
+    const aGrant = () => ({ user: 'ida', role: 'reader', tenant: 'default' })
+    const versions = async () =>
+      (await pool.query('select environment_id, version from policy_versions order by 1')).rows
+    for (const [method, path, most, itemOf, list] of [
+      ['POST', `${large}/bulk/users`, 3000, aUser, 'operations'],
+      ['PUT', `${large}/bulk/users`, 3000, aUser, 'operations'],
+      ['DELETE', `${large}/bulk/users`, 3000, nobodyOf, 'idents'],
+      ['POST', `${large}/bulk/tenants`, 2000, aTenant, 'operations'],
+      ['DELETE', `${large}/bulk/tenants`, 2000, nobodyOf, 'idents'],
+      ['PUT', `${large}/bulk/resource_instances`, 3000, anInstance, 'operations'],
+      ['DELETE', `${large}/bulk/resource_instances`, 3000, (n: number) => `document:none${n}`, 'idents'],
+      ['POST', `${large}/relationship_tuples/bulk`, 1000, aTuple, 'operations'],
+      ['DELETE', `${large}/relationship_tuples/bulk`, 1000, aTuple, 'idents'],
+      ['POST', `${large}/role_assignments/bulk`, 2000, aGrant, undefined],
+      ['DELETE', `${large}/role_assignments/bulk`, 2000, aGrant, undefined],
+      ['PUT', '/v2/schema/large/prod/bulk/roles', 2000, aUser, 'operations'],
+    ] as const) {
+      const send = async (count: number) => {
+        const items = Array.from({ length: count }, (_, n) => itemOf(n))
+        return await client.send(method, path, list === undefined ? items : { [list]: items })
+      }
+      const before = await versions()
+      const refused = await send(most + 1)
+      t.equal(refused.statusCode, 422, `${method} ${path}`)
+      t.match(
+        refused.json(),
+        {
+          error_code: 'INVALID_INPUT',
+          message: new RegExp(`${most} items`),
+          detail: [{ msg: new RegExp(`${most}`), type: String }],
+        },
+        `${method} ${path}`,
+      )
+      t.same(refused.json().detail[0].loc, list ? ['body', list] : ['body'], `${method} ${path}`)
+      t.same(await versions(), before, `${method} ${path}: nothing is written`)
+      const taken = await send(most)
+      t.equal(taken.statusCode, 200, `${method} ${path} ${taken.body}`)
+    }
+  })
+
   await t.test('tenants are made and end, many at a time', async (t) => {
     const tenants = ['t1', 't2', 't3'].map((name) => ({ key: name, name, attributes: null }))
     t.same((await send('POST', 'tenants', { operations: tenants })).json(), {})
@@ -541,7 +604,6 @@ t.test('bulk requests for people and tenants', async (t) => {
         ],
         422,
       ],
-      [Array.from({ length: 2001 }, (_, n) => ({ key: `n${n}`, name: 'N' })), 422],
     ] as const) {
       t.equal((await send('POST', 'tenants', { operations })).statusCode, status)
       t.equal((await python.get(`${F}/tenants/t4`)).statusCode, 404)

@@ -6,6 +6,7 @@ import { anApiKey, anEnvironment } from './helpers/api-keys.ts'
 import { buildTestApp, type Client, type Method, type TestApp } from './helpers/app.ts'
 import { PASSWORD } from './helpers/config.ts'
 import { anInvitation } from './helpers/invitations.ts'
+import { routesOf } from './helpers/routes.ts'
 
 /** The account that the object of a call belongs to, and what makes the objects. */
 type Scene = { postern: TestApp; accountId: string }
@@ -931,20 +932,5 @@ async function send(
   if (!form) return await client.send(method as Method, url, body, headers)
   return await client.send(method as Method, url, new URLSearchParams(form).toString(), {
     'content-type': 'application/x-www-form-urlencoded',
-  })
-}
-
-/** `METHOD /path` of every line of the tree that Fastify prints. */
-function routesOf(tree: string): string[] {
-  const parents: string[] = []
-  return tree.split('\n').flatMap((line) => {
-    const match = /^(?<indent>[│├└─ ]*)(?<path>\S+)(?: \((?<methods>[A-Z, ]+)\))?$/.exec(line)
-    if (!match?.groups) return []
-    const { indent = '', path = '', methods = '' } = match.groups
-    const depth = indent.length / 4
-    const url = `${parents[depth - 1] ?? ''}${path}`
-    parents[depth] = url
-    const known = url === '/docs*' ? '/docs/*' : url
-    return methods === '' ? [] : methods.split(', ').map((method) => `${method} ${known}`)
   })
 }

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { Permit, PermitApiError } from 'permitio'
 import type { Test } from 'tap'
 import { DEFAULT_ENVIRONMENT } from '../../src/db/client.ts'
@@ -84,9 +84,13 @@ export async function listenForSdk(t: Test, { app }: TestApp): Promise<{ url: st
     }
     const pdp = furtherListener(app)
     await listenOn(pdp, { host, port: 0 })
+    const sockets = new Set<Socket>()
+    for (const listener of [opa, pdp]) listener.on('connection', (socket) => sockets.add(socket))
     t.teardown(async () => {
-      app.server.closeAllConnections()
-      await Promise.all([opa, pdp].map(async (one) => await once(one.close(), 'close')))
+      const closed = [opa, pdp].map(async (one) => await once(one.close(), 'close'))
+      // The SDK keeps its connections open for seconds.
+      for (const socket of sockets) socket.destroy()
+      await Promise.all(closed)
     })
     return { url: `http://${host}:${(pdp.address() as AddressInfo).port}`, opaPort: 8181 }
   }

@@ -2,6 +2,7 @@ import t from 'tap'
 import { SYSTEM } from '../../src/principal.ts'
 import { anEnvironment } from '../helpers/api-keys.ts'
 import { buildTestApp } from '../helpers/app.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { apiKey, pythonClient, storeExample } from '../helpers/permit.ts'
 
 const FACTS = {
@@ -70,6 +71,20 @@ t.test('the PDP', async (t) => {
     }
 
     t.same((await pdp.post('/allowed', body)).json(), YES)
+  })
+
+  await t.test('takes null for no filter, as the Python SDK sends it', async (t) => {
+    const permissionsOf = async (filters: object) =>
+      Object.keys((await pdp.post('/user-permissions', { user: { key: 'ada' }, ...filters })).json())
+    const none = { tenants: null, resources: null, resource_types: null, context: null }
+    const all = await permissionsOf({})
+    t.ok(all.includes('__tenant:acme'))
+    t.same(await permissionsOf(none), all)
+    t.same(await permissionsOf({ ...none, tenants: ['default'] }), [])
+    t.same(await permissionsOf({ ...none, resource_types: ['document'] }), [])
+    t.same(await permissionsOf({ ...none, user: { key: 'ada', email: null, attributes: null } }), all)
+    const tenants = await pdp.post('/user-tenants', { user: { key: 'ada', email: null }, context: null })
+    matchEach(t, tenants.json(), [{ key: 'acme' }, { key: 'globex' }])
   })
 
   await t.test('takes an account by id, and names in either spelling as attributes', async (t) => {

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { buildTestApp } from '../helpers/app.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { apiKey, listenForSdk, methodsOf, noting, refusalOf, sdk } from '../helpers/permit.ts'
 
 t.test('the flat methods of the Node SDK do what those of its parts do', async (t) => {
@@ -20,14 +21,14 @@ t.test('the flat methods of the Node SDK do what those of its parts do', async (
     const reader = await api.createRole({ key: 'reader', name: 'Reader', permissions: ['document:read'] })
     t.match(await api.updateRole('reader', { description: 'Reads' }), { id: reader.id, description: 'Reads' })
     t.match(await api.getRole('reader'), { id: reader.id, permissions: ['document:read'] })
-    t.match(await api.listRoles(), [{ key: 'reader' }])
+    matchEach(t, await api.listRoles(), [{ key: 'reader' }])
   })
 
   await t.test('users, tenants and what users hold', async (t) => {
     t.match(await api.createTenant({ key: 'acme', name: 'Acme' }), { key: 'acme' })
     t.match(await api.updateTenant('acme', { description: 'Makers' }), { description: 'Makers' })
     t.match(await api.getTenant('acme'), { name: 'Acme', description: 'Makers' })
-    t.match(await api.listTenants(), [{ key: 'default' }, { key: 'acme' }])
+    matchEach(t, await api.listTenants(), [{ key: 'default' }, { key: 'acme' }])
     t.match(await api.createUser({ key: 'ada' }), { key: 'ada' })
     t.match(await api.syncUser({ key: 'bob' }), { key: 'bob' })
     t.match(await api.updateUser('ada', { first_name: 'Ada', attributes: { age: 36 } }), {
@@ -37,7 +38,7 @@ t.test('the flat methods of the Node SDK do what those of its parts do', async (
     t.ok((await api.listUsers()).some((user) => user.key === 'bob'))
 
     t.match(await api.assignRole(role), role)
-    t.match(await api.getAssignedRoles('ada', 'acme'), [role])
+    matchEach(t, await api.getAssignedRoles('ada', 'acme'), [role])
     t.equal(await permit.check('ada', 'read', { type: 'document', tenant: 'acme' }), true)
     await api.unassignRole(role)
     t.equal(await permit.check('ada', 'read', { type: 'document', tenant: 'acme' }), false)
@@ -57,9 +58,9 @@ t.test('the flat methods of the Node SDK do what those of its parts do', async (
       conditions: { allOf: [{ 'resource.state': { equals: 'draft' } }] },
     })
     t.match(await api.updateConditionSet('grown', { name: 'Grown up' }), { key: 'grown', name: 'Grown up' })
-    t.match(await api.listConditionSets('userset', 1, 10), [{ key: 'grown' }])
-    t.match(await api.assignConditionSetRule(rule), [rule])
-    t.match(await api.listConditionSetsRules(1, 10), [rule])
+    matchEach(t, await api.listConditionSets('userset', 1, 10), [{ key: 'grown' }])
+    matchEach(t, await api.assignConditionSetRule(rule), [rule])
+    matchEach(t, await api.listConditionSetsRules(1, 10), [rule])
     t.equal(await permit.check('ada', 'write', draft), true)
     await api.unassignConditionSetRule(rule)
     t.equal(await permit.check('ada', 'write', draft), false)

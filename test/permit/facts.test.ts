@@ -1,6 +1,7 @@
 import { PermitApiError } from 'permitio'
 import t from 'tap'
 import { buildTestApp } from '../helpers/app.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { apiKey, listenForSdk, pythonClient, sdk, storeExample } from '../helpers/permit.ts'
 
 const F = '/v2/facts/default/default'
@@ -75,7 +76,7 @@ t.test('instances and relationships, by the Node SDK', async (t) => {
     })
     t.equal(await permit.check('ada', 'edit', document), true)
     t.equal(await refusalOf(relationshipTuples.create(parent)), '409 DUPLICATE_ENTITY')
-    t.match(await relationshipTuples.list({ object: 'document:d1' }), [made])
+    matchEach(t, await relationshipTuples.list({ object: 'document:d1' }), [made])
     await relationshipTuples.delete(parent)
     t.equal(await permit.check('ada', 'edit', document), false)
     t.equal(await refusalOf(relationshipTuples.delete(parent)), '404 NOT_FOUND')
@@ -141,7 +142,7 @@ t.test('instances and relationships, by the Node SDK', async (t) => {
       `tenant=${tenant_id}&relation=parent`,
       'tenant=acme&subject_type=folder&object_type=document',
     ])
-      t.match(await list(query), [{ subject: 'folder:x', object: 'document:x' }], query)
+      matchEach(t, await list(query), [{ subject: 'folder:x', object: 'document:x' }], query)
     for (const query of [
       'subject=folder:none',
       'relation=none',
@@ -153,10 +154,10 @@ t.test('instances and relationships, by the Node SDK', async (t) => {
     t.match(await list('subject=folder:x&detailed=true&include_total_count=true'), {
       data: [
         {
-          subject_details: { key: 'x', resource: 'folder', tenant: 'acme', attributes: {} },
+          subject_details: { key: 'x', resource: 'folder', tenant: 'acme', attributes: Object },
           relation_details: { key: 'parent', name: 'parent' },
           object_details: { key: 'x', resource: 'document' },
-          tenant_details: { key: 'acme', name: String, attributes: {} },
+          tenant_details: { key: 'acme', name: String, attributes: Object },
         },
       ],
       total_count: 1,

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp, clientOf, type Method } from '../helpers/app.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { listenForSdk, refusalOf, sdk } from '../helpers/permit.ts'
 
 const SILENT = { log: { level: 'silent' } } as const
@@ -61,7 +62,8 @@ t.test('what applications do with it from beginning to end', async (t) => {
         update_it: {},
       },
     })
-    t.match(document, { urn: 'prn:gdrive:document', description: null, relations: {}, roles: {} })
+    t.match(document, { urn: 'prn:gdrive:document', description: null })
+    t.same([document.relations, document.roles], [{}, {}])
     t.same(Object.keys(document.actions).sort(), ['create', 'read-it', 'update_it'])
     t.equal((await python('POST', 'S/resources', { key: 'Document', name: 'x', actions: {} })).status, 409)
 
@@ -73,7 +75,8 @@ t.test('what applications do with it from beginning to end', async (t) => {
       extends: null,
       granted_to: null,
     })
-    t.match(admin, { description: 'an admin', extends: [], granted_to: null })
+    t.match(admin, { description: 'an admin', granted_to: null })
+    t.same(admin.extends, [])
     t.same((await ok('POST', 'S/roles', { key: 'viewer', name: 'Viewer' })).permissions, [])
     t.same(
       (await ok('POST', 'S/roles/viewer/permissions', { permissions: ['Document:read-it'] })).permissions,
@@ -92,7 +95,8 @@ t.test('what applications do with it from beginning to end', async (t) => {
     }))
     await ok('PUT', 'F/bulk/users', { operations: users })
     t.equal((await ok('GET', 'F/users')).total_count, 3)
-    t.match(await ok('GET', 'F/users/auth0%7Cjohn'), { key: 'auth0|john', roles: [], associated_tenants: [] })
+    const john = await ok('GET', 'F/users/auth0%7Cjohn')
+    t.same([john.key, john.roles, john.associated_tenants], ['auth0|john', [], []])
     t.match(await ok('GET', 'F/users/auth0|john'), { key: 'auth0|john' }, 'Python encodes nothing')
 
     const held = (user: string, role: string, tenant: string) => ({
@@ -143,9 +147,11 @@ t.test('what applications do with it from beginning to end', async (t) => {
 
     await ok('DELETE', 'F/tenants/ten2/users/asaf@x.test', undefined, 204)
     t.equal((await ok('GET', 'F/tenants/ten2/users')).total_count, 2, 'who had a role stays a member')
-    t.match(
-      (await ok('GET', 'F/tenants/ten2/users')).data[0],
-      { key: 'asaf@x.test', roles: [], associated_tenants: [{ tenant: 'ten2', roles: [] }] },
+    const asaf = (await ok('GET', 'F/tenants/ten2/users')).data[0]
+    t.same([asaf.key, asaf.roles], ['asaf@x.test', []])
+    t.same(
+      asaf.associated_tenants.map((of: { tenant: string; roles: string[] }) => [of.tenant, of.roles]),
+      [['ten2', []]],
       'and a tenant shows what concerns it',
     )
     t.equal((await ok('GET', 'F/tenants/ten2/users?role=admin')).total_count, 0)
@@ -318,7 +324,7 @@ t.test('what applications do with it from beginning to end', async (t) => {
     const held = { user: 'ida', role: 'viewer', resource_instance: 'document:d' }
     await local.api.roleAssignments.waitForSync(5, 'fail').assign(held)
     t.equal(await local.check('ida', 'read', { type: 'document', key: 'd', tenant: 'acme' }), true)
-    t.match((await python('GET', '/facts/role_assignments?user=ida')).said, [held])
+    matchEach(t, (await python('GET', '/facts/role_assignments?user=ida')).said, [held])
     t.equal((await python('DELETE', '/facts/role_assignments', { ...held, tenant: null })).status, 204)
     t.equal(await local.check('ida', 'read', { type: 'document', key: 'd', tenant: 'acme' }), false)
   })
@@ -412,7 +418,7 @@ t.test('what applications do with it from beginning to end', async (t) => {
       ['S/condition_sets', { key: 'all', name: 'All', conditions: { 'user.age': { equals: 1 } } }, 'all'],
       ['F/tenants', { key: 'acme', name: 'Acme' }, 'acme'],
       ['F/users', { key: 'ida' }, 'ida'],
-      ['F/resource_instances', { key: 'd', resource: 'doc', tenant: 'acme', attributes: { n: 1 } }, 'doc:d'],
+      ['F/resource_instances', { key: 'd', resource: 'doc', tenant: 'acme' }, 'doc:d'],
       ['F/proxy_configs', { key: 'gate', name: 'Gate', secret: '', mapping_rules: [] }, 'gate'],
     ] as const) {
       const made = await python('POST', list, { ...body, id: 'surplus', created_at: 'surplus' })

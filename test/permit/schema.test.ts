@@ -4,6 +4,7 @@ import { DEFAULT_ENVIRONMENT } from '../../src/db/client.ts'
 import { SYSTEM } from '../../src/principal.ts'
 import { buildTestApp } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { apiKey, listenForSdk, pythonClient, sdk } from '../helpers/permit.ts'
 
 type Json = Record<string, unknown>
@@ -45,8 +46,6 @@ t.test('the Node SDK keeps the policy', async (t) => {
       environment_id: DEFAULT_ENVIRONMENT,
       description: null,
       urn: null,
-      attributes: {},
-      action_groups: {},
       actions: { open: { id: UUID, key: 'open', name: 'open', description: null, attributes: null } },
       relations: { parent: { resource: 'folder', resource_id: folder.id } },
       roles: {
@@ -64,9 +63,12 @@ t.test('the Node SDK keeps the policy', async (t) => {
             ],
           },
         },
-        guest: { key: 'guest', permissions: [], extends: [], granted_to: null },
+        guest: { key: 'guest', granted_to: null },
       },
     })
+    t.same([folder.attributes, folder.action_groups], [{}, {}])
+    const { guest } = folder.roles as { guest?: { permissions: unknown; extends: unknown } }
+    t.same([guest?.permissions, guest?.extends], [[], []])
     const document = await api.resources.create({
       key: 'document',
       name: 'Document',
@@ -77,7 +79,7 @@ t.test('the Node SDK keeps the policy', async (t) => {
     })
     t.match(document.attributes, { private: { id: UUID, key: 'private', type: 'bool' } })
     t.match(await api.resources.getById(document.id), document)
-    t.match(
+    t.same(
       (await api.resources.list()).map((one) => one.key),
       ['folder', 'document'],
     )
@@ -105,7 +107,7 @@ t.test('the Node SDK keeps the policy', async (t) => {
       '400 INVALID_INPUT',
       'a cycle',
     )
-    t.equal(await create({ attributes: { colour: { type: 'paint' } } }), '422 undefined')
+    t.equal(await create({ attributes: { colour: { type: 'paint' } } }), '422 INVALID_INPUT')
     t.equal(await create({ key: '__user' }), '409 DUPLICATE_ENTITY')
     t.equal(await refusalOf(api.resources.get('half')), '404 NOT_FOUND')
   })
@@ -121,7 +123,8 @@ t.test('the Node SDK keeps the policy', async (t) => {
       actions: { read: {}, edit: {} },
       relations: { parent: 'folder' },
     })
-    t.match(replaced, { urn: null, attributes: {}, relations: { parent: { resource: 'folder' } } })
+    t.match(replaced, { urn: null, relations: { parent: { resource: 'folder' } } })
+    t.same(replaced.attributes, {})
     t.equal(replaced.actions?.['read']?.id, read?.id, 'what stays is the same as before')
     t.match(
       await api.resources.replace('document', JSON.parse(JSON.stringify(replaced))),
@@ -137,7 +140,7 @@ t.test('the Node SDK keeps the policy', async (t) => {
     t.match(await api.resourceActions.update('document', 'print', { name: 'To paper' }), {
       name: 'To paper',
     })
-    t.match(
+    t.same(
       (await api.resourceActions.list({ resourceKey: 'document' })).map((one) => one.key),
       ['read', 'edit', 'print'],
     )
@@ -158,11 +161,11 @@ t.test('the Node SDK keeps the policy', async (t) => {
     })
     t.match(made, { key: 'use', actions: ['edit', 'read'], resource_id: UUID })
     t.match(await api.actionGroups.get('document', 'use'), made)
-    t.match(await api.actionGroups.list({ resourceKey: 'document' }), [made])
+    matchEach(t, await api.actionGroups.list({ resourceKey: 'document' }), [made])
     t.match((await api.resources.get('document')).action_groups, { use: ['edit', 'read'] })
     t.equal(
       await refusalOf(api.actionGroups.create('document', { key: 'fly', name: 'Fly', actions: ['fly'] })),
-      '422 undefined',
+      '422 INVALID_INPUT',
     )
     await api.actionGroups.delete('document', 'use')
     t.same(await api.actionGroups.list({ resourceKey: 'document' }), [])
@@ -182,7 +185,7 @@ t.test('the Node SDK keeps the policy', async (t) => {
     const age = await api.resourceAttributes.create('__user', { key: 'age', type: 'number' })
     t.match(age, { key: 'age', resource_key: '__user', resource_id: UUID })
     t.match(await api.resourceAttributes.getById(age.resource_id, age.id), age)
-    t.match(await api.resourceAttributes.list({ resourceKey: '__user' }), [age])
+    matchEach(t, await api.resourceAttributes.list({ resourceKey: '__user' }), [age])
     t.equal(await refusalOf(api.resources.get('__user')), '404 NOT_FOUND')
     t.equal(await refusalOf(api.resourceActions.list({ resourceKey: '__user' })), '404 NOT_FOUND')
   })
@@ -200,7 +203,7 @@ t.test('the Node SDK keeps the policy', async (t) => {
       object_resource: 'document',
     })
     t.match(await api.resourceRelations.getById('document', made.id), made)
-    t.match(
+    t.same(
       (await api.resourceRelations.list({ resourceKey: 'document' })).map((one) => one.key),
       ['parent', 'copy'],
     )
@@ -223,9 +226,8 @@ t.test('the Node SDK keeps the policy', async (t) => {
       name: 'Reader',
       description: null,
       granted_to: null,
-      extends: [],
     })
-    t.same(empty.permissions, [])
+    t.same([empty.permissions, 'extends' in empty && empty.extends], [[], []])
     await api.users.create({ key: 'ida', role_assignments: [{ role: 'reader', tenant: 'default' }] })
     t.equal(await allowed('ida', 'read', 'document'), false)
 
@@ -249,7 +251,7 @@ t.test('the Node SDK keeps the policy', async (t) => {
     await api.users.unassignRole({ user: 'ida', role: 'reader', tenant: 'default' })
     t.equal(await allowed('ida', 'read', 'document'), true, 'by what the role extends')
     t.equal(await allowed('ida', 'edit', 'document'), true)
-    t.match(await api.roles.list(), [{ key: 'reader' }, { key: 'editor' }], 'no built-in ones')
+    matchEach(t, await api.roles.list(), [{ key: 'reader' }, { key: 'editor' }], 'no built-in ones')
     t.match(await api.roles.list({ page: 1, perPage: 1, includeTotalCount: true }), {
       data: [{ key: 'reader' }],
       total_count: 2,
@@ -270,11 +272,11 @@ t.test('the Node SDK keeps the policy', async (t) => {
           users_with_role: [{ role: 'owner', on_resource: 'folder', linked_by_relation: 'parent' }],
         },
       }),
-      '422 undefined',
+      '422 INVALID_INPUT',
     )
     t.equal(await create({ key: 'reader' }), '409 DUPLICATE_ENTITY')
     t.equal(await create({ key: 'ADMIN' }), '409 DUPLICATE_ENTITY')
-    t.equal(await create({ key: 'a.b' }), '422 undefined')
+    t.equal(await create({ key: 'a.b' }), '422 INVALID_INPUT')
     t.equal(await refusalOf(api.roles.get('ADMIN')), '404 NOT_FOUND')
     t.equal(await refusalOf(api.roles.update('ADMIN', { permissions: [] })), '404 NOT_FOUND')
     t.equal(await refusalOf(api.roles.delete('SUPER_ADMIN')), '404 NOT_FOUND')
@@ -287,7 +289,7 @@ t.test('the Node SDK keeps the policy', async (t) => {
   await t.test('a role that is deleted is taken from its holders', async (t) => {
     await api.roles.delete('editor')
     t.equal(await allowed('ida', 'edit', 'document'), false)
-    t.match(await api.users.get('ida'), { roles: [] })
+    t.same((await api.users.get('ida')).roles, [])
     t.equal(await refusalOf(api.roles.delete('editor')), '404 NOT_FOUND')
   })
 
@@ -300,7 +302,7 @@ t.test('the Node SDK keeps the policy', async (t) => {
     })
     t.match(editor, { resource: 'document', permissions: ['edit', 'read', 'folder:open'], granted_to: null })
     t.match(await resourceRoles.getById(editor.resource_id, editor.id), editor)
-    t.match(await resourceRoles.list({ resourceKey: 'document' }), [editor])
+    matchEach(t, await resourceRoles.list({ resourceKey: 'document' }), [editor])
     t.same(
       (await resourceRoles.removePermissions('document', 'editor', ['folder:open', 'read'])).permissions,
       ['edit'],
@@ -360,7 +362,7 @@ t.test('the Node SDK keeps the policy', async (t) => {
     t.equal(await allowed('eve', 'edit', 'document', 'd'), false)
     t.equal(await refusalOf(resourceRoles.deleteRoleDerivation('document', 'editor', rule)), '404 NOT_FOUND')
     await resourceRoles.delete('document', 'marked')
-    t.match(await api.roleAssignments.list({ user: 'eve' }), [{ role: 'owner' }])
+    matchEach(t, await api.roleAssignments.list({ user: 'eve' }), [{ role: 'owner' }])
     t.equal(await refusalOf(api.roles.get('owner')), '404 NOT_FOUND', 'it is one of a resource')
   })
 
@@ -404,13 +406,13 @@ t.test('the Node SDK keeps the policy', async (t) => {
     await api.roles.create({ key: 'printer', name: 'Printer', permissions: ['document:read'] })
     await api.users.assignRole({ user: 'una', role: 'printer', tenant: 'default' })
     const token = await postern.signIn(email)
-    t.match(scopesOf(token), ['document:read'])
+    t.same(scopesOf(token), ['document:read'])
     const me = async () => (await postern.as(token).get('/api/v1/users/me')).statusCode
     t.equal(await me(), 200)
 
     await api.roles.assignPermissions('printer', ['document:edit'])
     t.equal(await me(), 200, 'a token with less than the role has is no danger')
-    t.match(scopesOf(await postern.signIn(email)), ['document:edit', 'document:read'])
+    t.same(scopesOf(await postern.signIn(email)), ['document:edit', 'document:read'])
     await api.roles.removePermissions('printer', ['document:read'])
     t.equal(await me(), 401, 'one with more ends at once')
     const next = await postern.signIn(email)
@@ -422,7 +424,7 @@ t.test('the Node SDK keeps the policy', async (t) => {
   await t.test('a resource that is deleted takes all that is on it', async (t) => {
     await api.resources.delete('folder')
     t.equal(await refusalOf(api.resources.get('folder')), '404 NOT_FOUND')
-    t.match((await api.resources.get('document')).relations, {})
+    t.same((await api.resources.get('document')).relations, {})
     t.equal((await api.resourceRoles.get('document', 'editor')).granted_to, null)
   })
 })
@@ -456,13 +458,13 @@ t.test('clients of other habits keep the policy too', async (t) => {
       extends: null,
       granted_to: null,
     })
-    t.match(role, { permissions: [], extends: [] })
+    t.same([role.permissions, role.extends], [[], []])
     const id = String(role['id']).replaceAll('-', '')
     t.match((await python.get(`${S}/roles/${id}`)).json(), { key: 'reader' })
     const changed = await python.patch(`${S}/roles/${id.toUpperCase()}`, { permissions: null, name: null })
     t.match(changed.json(), { name: 'Reader', description: 'Reads' })
     t.match((await python.patch(`${S}/roles/reader`, { description: null })).json(), { description: null })
-    t.match((await python.get(`${S}/roles`)).json(), [{ key: 'reader' }])
+    matchEach(t, (await python.get(`${S}/roles`)).json(), [{ key: 'reader' }])
     const attribute = await post('/users/attributes', { key: 'age', type: 'number', description: null })
     t.match((await python.get(`${S}/resources/__user/attributes/${String(attribute['id'])}`)).json(), {
       key: 'age',
@@ -476,9 +478,9 @@ t.test('clients of other habits keep the policy too', async (t) => {
     t.match(await put('/roles/b/parents/c', {}), { extends: ['c'] })
     const cycle = await python.put(`${S}/roles/c/parents/a`)
     t.match([cycle.statusCode, cycle.json()], [400, { error_code: 'INVALID_INPUT', message: String }])
-    t.match((await python.get(`${S}/roles/a/ancestors`)).json(), [{ key: 'b' }, { key: 'c' }])
-    t.match((await python.get(`${S}/roles/c/descendants`)).json(), [{ key: 'a' }, { key: 'b' }])
-    t.match((await python.delete(`${S}/roles/a/parents/b`)).json(), { extends: [] })
+    matchEach(t, (await python.get(`${S}/roles/a/ancestors`)).json(), [{ key: 'b' }, { key: 'c' }])
+    matchEach(t, (await python.get(`${S}/roles/c/descendants`)).json(), [{ key: 'a' }, { key: 'b' }])
+    t.same((await python.delete(`${S}/roles/a/parents/b`)).json().extends, [])
     t.same((await python.get(`${S}/roles/a/ancestors`)).json(), [])
     t.equal((await python.put(`${S}/roles/a/parents/ADMIN`)).statusCode, 404)
   })
@@ -500,8 +502,6 @@ t.test('clients of other habits keep the policy too', async (t) => {
     t.match(await put('/bulk/roles', { operations: [{ key: 'ADMIN', name: 'x' }] }), {
       error_code: 'DUPLICATE_ENTITY',
     })
-    const tooMany = Array.from({ length: 2001 }, (_, at) => ({ key: `r${at}` }))
-    t.match(await put('/bulk/roles', { operations: tooMany }), { detail: [{ loc: ['body', 'operations'] }] })
   })
 
   await t.test('pages stay as they are while there is more, and have a largest size', async (t) => {

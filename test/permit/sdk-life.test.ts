@@ -1,8 +1,9 @@
 import { isDeepStrictEqual } from 'node:util'
-import { type Permit, PermitApiError, PermitConnectionError } from 'permitio'
+import { type Permit, PermitApiError, PermitConnectionError, PermitContextError } from 'permitio'
 import t from 'tap'
 import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp } from '../helpers/app.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { listenForSdk, methodsOf, noting, refusalOf, sdk } from '../helpers/permit.ts'
 
 const SILENT = { log: { level: 'silent' } } as const
@@ -344,7 +345,7 @@ t.test('each method of the Node SDK', async (t) => {
     const document = { type: 'document', tenant: 'acme' }
     t.match(await users.assignRole(held), { ...held, id: UUID, resource_instance: null })
     t.equal(await permit.check('bob', 'read', document), true)
-    t.match(await users.getAssignedRoles({ user: 'bob', tenant: 'acme' }), [held])
+    matchEach(t, await users.getAssignedRoles({ user: 'bob', tenant: 'acme' }), [held])
     t.match(await roleAssignments.list({ role: 'reader', detailed: true, includeTotalCount: true }), {
       data: [{ user: { key: 'bob' }, tenant: { key: 'acme' }, role: { permissions: ['document:read'] } }],
       total_count: 1,
@@ -395,7 +396,7 @@ t.test('each method of the Node SDK', async (t) => {
     t.equal(await mayEdit('d1'), false)
     t.same(await relationshipTuples.bulkRelationshipTuples(tuples), {})
     t.same([await mayEdit('d1'), await mayEdit('d2')], [true, true])
-    t.match(await relationshipTuples.list({ object: 'document:d2' }), [tuples[1]])
+    matchEach(t, await relationshipTuples.list({ object: 'document:d2' }), [tuples[1]])
     t.same(await relationshipTuples.bulkUnRelationshipTuples(tuples), {})
     t.same(await relationshipTuples.list({}), [])
     t.same([await mayEdit('d1'), await mayEdit('d2')], [false, false])
@@ -420,7 +421,7 @@ t.test('each method of the Node SDK', async (t) => {
       await permit.check({ key: 'eva', attributes: { age: 18 } }, 'edit', 'document')
 
     t.match(await api.conditionSetRules.create(rule), shown)
-    t.match(await api.conditionSetRules.list({ ...any, userSetKey: 'grown' }), [shown])
+    matchEach(t, await api.conditionSetRules.list({ ...any, userSetKey: 'grown' }), [shown])
     t.equal(await mayEdit(), true)
     await api.conditionSetRules.delete(rule)
     t.equal(await mayEdit(), false)
@@ -439,7 +440,7 @@ t.test('each method of the Node SDK', async (t) => {
     t.match(copied, { key: 'copy', name: 'Copy' })
     t.match(await environments.getStats('life', 'copy'), { stats: { resources: 2, users: 0, tenants: 1 } })
     const { secret = '' } = await environments.getApiKey('life', 'copy')
-    t.match(await sdk(url, secret).api.roles.list(), [{ key: 'mine' }, { key: 'reader' }])
+    matchEach(t, await sdk(url, secret).api.roles.list(), [{ key: 'mine' }, { key: 'reader' }])
     t.match(await sdk(url, secret).api.resourceRoles.get('document', 'editor'), {
       permissions: ['edit', 'read'],
     })
@@ -461,7 +462,7 @@ t.test('each method of the Node SDK', async (t) => {
       ]),
       [false, true, false],
     )
-    t.match(await permit.checkAllTenants('ida', 'read', 'document'), [{ key: 'acme' }])
+    matchEach(t, await permit.checkAllTenants('ida', 'read', 'document'), [{ key: 'acme' }])
     t.match(await permit.getUserPermissions('ida'), {
       '__tenant:acme': { tenant: { key: 'acme' }, permissions: ['document:read'] },
     })
@@ -479,16 +480,39 @@ t.test('each method of the Node SDK', async (t) => {
   await t.test('what an SDK tells apart by the kind of refusal', async (t) => {
     const { api, permit, elements } = await withPolicy()
     const outside = sdk(url, 'permit_key_none', SILENT)
+    await api.conditionSets.create({ key: 'grown', name: 'Grown', conditions: {} })
+    const environment = `life/e${made}`
+    const reading = sdk(url, (await anApiKey(postern, { environment, access: 'read' })).key, SILENT).api
+    const key = await anApiKey(postern, { environment })
+    const { api: revoked } = sdk(url, key.key, SILENT)
+    matchEach(t, await revoked.roles.list(), [{ key: 'reader' }])
+    await postern.root.delete(`/api/v1/api-keys/${key.id}`)
+    const { api: whole } = sdk(url, (await anApiKey(postern, { level: 'org' })).key, SILENT)
 
     const login = await elements.loginAs({ userId: 'ida', tenantId: 'acme' }).catch((error) => error)
     t.equal(login?.response?.status, 501)
     await t.rejects(outside.check('ida', 'read', 'document'), PermitConnectionError)
     t.equal(await outside.check('ida', 'read', 'document', {}, { throwOnError: false }), false)
-    await t.rejects(outside.api.users.list(), { message: /could not fetch the api key scope/ })
+    for (const [what, call, message] of [
+      ['a key that opens nothing', () => outside.api.users.list(), /could not fetch the api key scope/],
+      [
+        'a key of an environment, for more',
+        () => reading.projects.create({ key: 'a', name: 'A' }),
+        /requires an API Key with access level/,
+      ],
+      ['a key of all, and nowhere said where', () => whole.users.list(), /less specific context level/],
+    ] as const) {
+      const error = await call().catch((refusal: unknown) => refusal)
+      t.ok(error instanceof PermitContextError, what)
+      t.match(error, { message }, what)
+    }
     for (const [call, status, code] of [
       [() => api.users.get('nobody'), 404, 'NOT_FOUND'],
       [() => api.tenants.create({ key: 'acme', name: 'Again' }), 409, 'DUPLICATE_ENTITY'],
       [() => api.roles.create({ key: 'a', name: 'A', permissions: ['document:fly'] }), 404, 'NOT_FOUND'],
+      [() => api.conditionSets.update('grown', { parent_id: 'grown' }), 400, 'INVALID_INPUT'],
+      [() => reading.roles.create({ key: 'a', name: 'A' }), 403, 'FORBIDDEN_ACCESS'],
+      [() => revoked.roles.list(), 401, 'UNAUTHORIZED'],
     ] as const) {
       const error = await call().catch((refusal: unknown) => refusal)
       t.ok(error instanceof PermitApiError)
@@ -507,6 +531,8 @@ t.test('each method of the Node SDK', async (t) => {
         data: { detail: [{ loc: ['body', 'key'], msg: String, type: String }] },
       },
     })
+    const tooMany = await api.tenants.list({ perPage: 101 }).catch((refusal: unknown) => refusal)
+    t.match(tooMany, { response: { status: 422, data: { error_code: 'PAGINATION_SIZE_OVERREACHED' } } })
     t.equal(await permit.check('nobody', 'read', 'document'), false, 'a question is never refused')
   })
 

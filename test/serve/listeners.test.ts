@@ -1,8 +1,10 @@
 import { once } from 'node:events'
-import { connect, createServer } from 'node:net'
-import t from 'tap'
+import { createServer as createHttpServer } from 'node:http'
+import { type AddressInfo, connect, createServer } from 'node:net'
+import t, { type Test } from 'tap'
 import { SECRET_KEY } from '../helpers/config.ts'
 import { freshDatabase } from '../helpers/database.ts'
+import { refusalOf, sdk } from '../helpers/permit.ts'
 import {
   freePort,
   refusedInOneSentence,
@@ -26,6 +28,40 @@ t.test('PDP_PORT and OPA_PORT: the same service on further ports, which end with
     t.match([health.status, await health.json()], [200, { status: 'ok' }])
     t.equal((await fetch(`http://127.0.0.1:${port}/allowed`, { method: 'POST' })).status, 401)
   }
+
+  await t.test('facts are written by way of PDP_PORT, by an SDK that waits for them', async (t) => {
+    const created = await runPostern(t, ['api-keys', 'create', 'sdk', '--json'], {
+      env: { DATABASE_URL: url, SECRET_KEY },
+    })
+    const { key } = JSON.parse(created.stdout) as { key: string }
+    const permit = sdk(`http://127.0.0.1:${pdp}`, key, {
+      apiUrl: await withoutFacts(t, service.url),
+      log: { level: 'silent' },
+      proxyFactsViaPdp: true,
+      factsSyncTimeout: 10,
+      factsSyncTimeoutPolicy: 'fail',
+    })
+    const { resources, tenants, users, roleAssignments } = permit.api
+    const document = { type: 'document', key: 'd', tenant: 'acme' }
+    const held = { user: 'ida', role: 'viewer', resource_instance: 'document:d', tenant: 'acme' }
+    await resources.create({
+      key: 'document',
+      name: 'Document',
+      actions: { read: {} },
+      roles: { viewer: { name: 'Viewer', permissions: ['read'] } },
+    })
+    await tenants.create({ key: 'acme', name: 'Acme' })
+    await users.waitForSync(0).sync({ key: 'ida' })
+
+    await roleAssignments.assign(held)
+    t.equal(await permit.check('ida', 'read', document), true)
+    await roleAssignments.waitForSync(null, 'ignore').unassign(held)
+    t.equal(await permit.check('ida', 'read', document), false)
+    t.equal(await refusalOf(users.waitForSync(Number.NaN).get('ida')), '400 INVALID_INPUT')
+    const asPython = { authorization: `bearer ${key}`, 'x-wait-timeout': '10.0', 'x-timeout-policy': 'fail' }
+    const answer = await fetch(`http://127.0.0.1:${pdp}/facts/users/ida`, { headers: asPython })
+    t.match([answer.status, await answer.json()], [200, { key: 'ida' }])
+  })
 
   const neverUsed = connect(pdp, '127.0.0.1')
   t.teardown(() => neverUsed.destroy())
@@ -51,3 +87,24 @@ t.test('a further port that is in use is named with its variable', async (t) => 
     new RegExp(`^Port ${port} on .* is in use: .* set PDP_PORT to another number`),
   )
 })
+
+/** The service but for its facts, so that whoever writes them has been elsewhere. */
+async function withoutFacts(t: Test, url: string): Promise<string> {
+  const front = createHttpServer(async (request, response) => {
+    const { method = '', headers } = request
+    const body = (await request.toArray()).join('')
+    if (request.url?.startsWith('/v2/facts')) return void response.writeHead(404).end('{}')
+    const answer = await fetch(`${url}${request.url}`, {
+      method,
+      headers: { authorization: String(headers.authorization), 'content-type': 'application/json' },
+      ...(body !== '' && { body }),
+    })
+    response.writeHead(answer.status, { 'content-type': 'application/json' }).end(await answer.text())
+  }).listen(0, '127.0.0.1')
+  await once(front, 'listening')
+  t.teardown(() => {
+    front.close()
+    front.closeAllConnections()
+  })
+  return `http://127.0.0.1:${(front.address() as AddressInfo).port}`
+}

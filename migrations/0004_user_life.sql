@@ -170,6 +170,7 @@ CREATE INDEX "mail_tokens_expires_at_idx" ON "mail_tokens" USING btree ("expires
 CREATE INDEX "passkeys_user_id_idx" ON "passkeys" USING btree ("user_id");--> statement-breakpoint
 CREATE UNIQUE INDEX "totp_factors_confirmed_key" ON "totp_factors" USING btree ("user_id") WHERE confirmed_at is not null;--> statement-breakpoint
 CREATE UNIQUE INDEX "totp_factors_pending_key" ON "totp_factors" USING btree ("user_id") WHERE confirmed_at is null;--> statement-breakpoint
+CREATE INDEX "users_gone_key_idx" ON "users" USING btree ("environment_id","key") WHERE deleted_at is not null;--> statement-breakpoint
 CREATE INDEX "webhook_deliveries_due_idx" ON "webhook_deliveries" USING btree ("webhook_id","next_attempt_at","sequence") WHERE status = 'pending';--> statement-breakpoint
 CREATE INDEX "webhook_deliveries_subject_idx" ON "webhook_deliveries" USING btree ("webhook_id","subject","sequence") WHERE status = 'pending';--> statement-breakpoint
 CREATE INDEX "webhook_deliveries_list_idx" ON "webhook_deliveries" USING btree ("webhook_id","sequence");--> statement-breakpoint
@@ -228,11 +229,15 @@ CREATE FUNCTION "audit_events_published"() RETURNS trigger LANGUAGE plpgsql AS $
 BEGIN
   IF NOT EXISTS (SELECT FROM "webhooks" WHERE "is_active") THEN RETURN NULL; END IF;
   INSERT INTO "webhook_deliveries" ("id", "webhook_id", "audit_event_id", "event", "subject")
-    SELECT gen_random_uuid(), w."id", e."id", e."action", concat_ws(':', e."target_type", e."target_id")
-    FROM "new_rows" e JOIN "webhooks" w ON w."environment_id" = e."environment_id" AND w."is_active"
-      AND (w."account_id" IS NULL OR w."account_id" = e."account_id")
-      AND (e."action" = ANY (w."events") OR '*' = ANY (w."events"))
-    WHERE e."outcome" = 'success' ORDER BY e."id";
+    SELECT gen_random_uuid(), "webhook_id", "id", "action", concat_ws(':', "target_type", "target_id")
+    FROM (
+      -- One that is being deleted is waited for, and then passed over; its foreign key would refuse the event.
+      SELECT w."id" AS "webhook_id", e."id", e."action", e."target_type", e."target_id"
+      FROM "new_rows" e JOIN "webhooks" w ON w."environment_id" = e."environment_id" AND w."is_active"
+        AND (w."account_id" IS NULL OR w."account_id" = e."account_id")
+        AND (e."action" = ANY (w."events") OR '*' = ANY (w."events"))
+      WHERE e."outcome" = 'success' FOR KEY SHARE OF w
+    ) published ORDER BY "id";
   RETURN NULL;
 END $$;--> statement-breakpoint
 CREATE TRIGGER "audit_events_published" AFTER INSERT ON "audit_events" REFERENCING NEW TABLE AS "new_rows"

@@ -50,15 +50,23 @@ async function start(config: Config, interruption: InterruptionWatch): Promise<v
     interruption.end()
     await listen(app, listeners, config)
     runtime.services.start()
-    void lowerHashingPriority(config.passwords.threads).catch((error) =>
-      app.log.warn({ err: error }, 'the threads that hash passwords keep their priority'),
-    )
+    void lowerThreads(app, config)
     const { warning } = runtime.services.mailer
     if (warning !== undefined) app.log.warn(warning)
     printWelcome(config, firstSuperAdmin)
   } catch (error) {
     await runtime.close().catch(() => {})
     throw error
+  }
+}
+
+async function lowerThreads({ log }: App, { passwords: { threads } }: Config): Promise<void> {
+  try {
+    const found = await lowerHashingPriority(threads)
+    if (found !== undefined && found < threads)
+      log.warn({ threads, found }, 'some of the threads that hash passwords keep their priority')
+  } catch (error) {
+    log.warn({ err: error }, 'the threads that hash passwords keep their priority')
   }
 }
 

@@ -72,6 +72,7 @@ type Dependencies = {
   mfaRule: MfaRule
 }
 
+/** Verifies access tokens of this service, and finds the state of their holder at this moment. */
 export function createAccessTokens({ keys, issuer, users, clients, revoked, mfaRule }: Dependencies) {
   const verify = createVerifier({
     ...accessTokenChecks(issuer),

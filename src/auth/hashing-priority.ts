@@ -19,20 +19,23 @@ const work = async (): Promise<Buffer> => await promisify(pbkdf2)('', '', 20_000
  * same machine: in a flood of sign-ins everything else keeps its latency. Node names no thread of its pool, so those
  * are found by what they do: each is given work, and whoever has used processor time meanwhile is one of them.
  * @param threads how many the pool has
- * @returns how many threads were found; 0 where the system does not tell of threads (anything but Linux)
+ * @returns how many threads were found; `undefined` where the system does not tell of threads (anything but Linux)
  * @throws what the system says when it lets nobody change priorities
  */
-export async function lowerHashingPriority(threads: number): Promise<number> {
+export async function lowerHashingPriority(threads: number): Promise<number | undefined> {
   const lowered = new Set<number>()
   const priority = Math.min(getPriority() + NICENESS, MOST_NICENESS)
   // A thread that was busy otherwise is found in the next round.
   for (let round = 0; round < ROUNDS && lowered.size < threads; round++) {
     const before = processorTimes()
-    if (before.size === 0) return 0
+    if (before.size === 0) return undefined
     await Promise.all(Array.from({ length: threads }, work))
-    for (const [thread, time] of processorTimes()) {
-      const worked = time - (before.get(thread) ?? time)
-      if (thread === process.pid || worked < LEAST_WORK_NS) continue
+    const busiest = [...processorTimes()]
+      .map(([thread, time]) => ({ thread, worked: time - (before.get(thread) ?? time) }))
+      .filter(({ thread, worked }) => thread !== process.pid && worked >= LEAST_WORK_NS)
+      .sort((one, other) => other.worked - one.worked)
+    // No more than the pool has: those that collect garbage or compile may have worked too.
+    for (const { thread } of busiest.slice(0, threads)) {
       setPriority(thread, priority)
       lowered.add(thread)
     }

@@ -135,14 +135,21 @@ export function createPasswordHasher(parameters: Parameters, { blocklist, warn =
   const decoy = randomBytes(16).toString('base64')
   let decoyHash: Promise<string> | undefined
   const hashOfDecoy = async (): Promise<string> => {
-    decoyHash ??= run(async () => await hashNow(decoy))
+    decoyHash ??= run(async () => await hashNow(decoy)).catch((error: unknown) => {
+      decoyHash = undefined
+      throw error
+    })
     return await decoyHash
   }
 
   return {
     admit,
 
-    /** The PHC string of the password. @param held a place in the pool that the caller has. @throws AppError sign_in_busy */
+    /**
+     * The PHC string of the password, with the name of the pepper before it where there is one.
+     * @param held a place in the pool that the caller has
+     * @throws AppError sign_in_busy
+     */
     async hash(password: string, held?: HashTicket): Promise<string> {
       const ticket = held ?? admit()
       try {

@@ -62,6 +62,7 @@ export type NewSession = {
 
 export type AuthRepository = ReturnType<typeof createAuthRepository>
 
+/** The statements of sign-ins and of what an access token says of its holder, of one environment. */
 export function createAuthRepository({ db, pool, prepare }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   const heldRoles = sql<RoleAtSignIn[]>`${sql.raw(HELD_ROLES)}`
 

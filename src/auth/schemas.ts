@@ -98,6 +98,7 @@ type Tokens = {
   scope: string
 }
 
+/** Tokens as a sign-in or a refresh answers them (RFC 6749 §5.1). */
 export const presentToken = (tokens: Tokens): Static<typeof TokenSchema> => ({
   access_token: tokens.accessToken,
   token_type: 'bearer',

@@ -33,6 +33,7 @@ type Dependencies = {
   onSignIn: (outcome: SignInOutcome) => void
 }
 
+/** Sign-in with a password, registration and password changes, throttled and recorded. */
 export function createAuthService(dependencies: Dependencies) {
   const {
     database,

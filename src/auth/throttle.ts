@@ -37,6 +37,8 @@ type Dependencies = {
 
 /** How long a device is known after the last sign-in with it: as long as browsers keep a cookie (RFC 6265bis §5.5). */
 export const DEVICE_LIFETIME_SECONDS = 400 * 86_400
+/** So many passwords for one email from one address wait for their turn. */
+const MOST_WAITING = 8
 const STOPPED =
   'Too many attempts have failed. Wait and try again, sign in on a device that you have signed in on before or without a password, or have the password reset.'
 const STOPPED_CODES =
@@ -57,8 +59,10 @@ export function createThrottle({ attempts, vault, limits, clock, realm }: Depend
   const inRealm = (text: string): string => (realm === undefined ? text : `${realm}|${text}`)
   const mac = (text: string): string => vault.mac('identifiers', inRealm(text))
   // Attempts under way count as failures until they succeed. One fewer than the limit at a time, so that a burst
-  // of right passwords (a job that signs in in parallel) is served one after the other, not refused.
-  const turns = createTurns(Math.max(1, limits.maxFailures - 1))
+  // of right passwords (a job that signs in in parallel) is served one after the other, not refused. Passwords are
+  // waited with in places of the pool that hashes, which are everybody's.
+  const mostWaiting = realm === undefined ? MOST_WAITING : Number.POSITIVE_INFINITY
+  const turns = createTurns(Math.max(1, limits.maxFailures - 1), mostWaiting)
 
   const emailHash = (identifier: string): string => mac(`email|${identifier}`)
 
@@ -147,8 +151,8 @@ export function createThrottle({ attempts, vault, limits, clock, realm }: Depend
   return {
     /**
      * Counts an attempt to sign in as a failure, and runs `work`, which takes it back with `succeed`.
-     * @throws AppError too_many_requests while a wait lasts, and after too many failures in a row; the same for known
-     * and unknown identifiers
+     * @throws AppError too_many_requests while a wait lasts, and after too many failures in a row; sign_in_busy when too
+     * many passwords for the identifier are under way from there; the same for known and unknown identifiers
      */
     async attempt<T>(
       identifier: string,
@@ -227,11 +231,19 @@ export type CountKind =
 /** Device, when it was issued (seconds, in base 36), MAC. */
 const DEVICE_TOKEN = /^([A-Za-z0-9_-]{22})\.([0-9a-z]{1,10})\.([A-Za-z0-9_-]{43})$/
 
-/** Runs at most `atOnce` works of one name at a time, the others in the order in which they came. */
-function createTurns(atOnce: number) {
+/**
+ * Runs at most `atOnce` works of one name at a time, up to `mostWaiting` others in the order in which they came.
+ * @throws AppError sign_in_busy for those beyond
+ */
+function createTurns(atOnce: number, mostWaiting: number) {
   const running = new Map<string, { count: number; waiting: (() => void)[] }>()
   return async <T>(name: string, work: () => Promise<T>): Promise<T> => {
     const line = running.get(name) ?? { count: 0, waiting: [] }
+    if (line.waiting.length >= mostWaiting)
+      throw new AppError('sign_in_busy', {
+        retryAfterSeconds: 1,
+        detail: 'Too many of the same person from one address are under way',
+      })
     running.set(name, line)
     if (line.count >= atOnce) await new Promise<void>((resolve) => line.waiting.push(resolve))
     else line.count++

@@ -48,6 +48,7 @@ export type TokenIssuer = ReturnType<typeof createTokenIssuer>
 
 type Dependencies = { keys: KeysService; issuer: string; audience: string; ttlSeconds: number; clock: Clock }
 
+/** Issues access tokens (RFC 9068), signed with the current key and valid for `ttlSeconds`. */
 export function createTokenIssuer({ keys, issuer, audience, ttlSeconds, clock }: Dependencies) {
   // Parsing a key costs ten times a signature.
   const signers = new Map<string, (claims: AccessTokenClaims) => string>()

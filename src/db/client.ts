@@ -38,25 +38,30 @@ export function createPool(options: pg.PoolConfig, onError: (error: Error) => vo
   return pool
 }
 
+/** How long a connection of a pool, and a statement on it, may be waited for. */
+export function timeLimits({
+  connectTimeoutMs,
+  statementTimeoutMs,
+}: Pick<Config['database'], 'connectTimeoutMs' | 'statementTimeoutMs'>): pg.PoolConfig {
+  return {
+    connectionTimeoutMillis: connectTimeoutMs,
+    ...(statementTimeoutMs > 0 && {
+      statement_timeout: statementTimeoutMs,
+      // A network that swallows everything would keep requests for as long as TCP tries.
+      query_timeout: statementTimeoutMs + ANSWER_TIME_MS,
+      idle_in_transaction_session_timeout: statementTimeoutMs * 3,
+    }),
+  }
+}
+
 /** The database by a pool with the limits of the configuration. */
 export function createDatabase(
   config: Config['database'],
   url: string,
   onError: (error: Error) => void = () => {},
 ): Database {
-  const options = {
-    connectionString: url,
-    max: config.poolMax,
-    connectionTimeoutMillis: config.connectTimeoutMs,
-    idleTimeoutMillis: 30_000,
-    ...(config.statementTimeoutMs > 0 && {
-      statement_timeout: config.statementTimeoutMs,
-      // A network that swallows everything would keep requests for as long as TCP tries.
-      query_timeout: config.statementTimeoutMs + ANSWER_TIME_MS,
-      idle_in_transaction_session_timeout: config.statementTimeoutMs * 3,
-    }),
-  }
-  const pool = createPool(options, onError)
+  const options = { connectionString: url, max: config.poolMax, idleTimeoutMillis: 30_000 }
+  const pool = createPool({ ...options, ...timeLimits(config) }, onError)
   return {
     pool,
     db: drizzle(pool, { casing: 'snake_case' }),

@@ -82,6 +82,7 @@ export const AcceptedInvitationSchema = Type.Object(
 
 const presentRole = ({ id, name, description }: InvitationRow['role']) => ({ id, name, description })
 
+/** An invitation as administrators of its account see it, without its token. */
 export const presentInvitation = (row: InvitationRow): Static<typeof InvitationSchema> => ({
   id: row.id,
   account_id: row.accountId,
@@ -94,6 +95,7 @@ export const presentInvitation = (row: InvitationRow): Static<typeof InvitationS
   expires_at: row.expiresAt.toISOString(),
 })
 
+/** An invitation as whoever has its link sees it. */
 export const presentInspected = (
   { accountName, role, email, expiresAt }: InvitationRow,
   needsSignIn: boolean,
@@ -105,6 +107,7 @@ export const presentInspected = (
   expires_at: expiresAt.toISOString(),
 })
 
+/** What has become of whoever accepted an invitation. */
 export const presentAcceptance = ({
   invitation,
   userId,

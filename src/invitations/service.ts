@@ -278,11 +278,13 @@ export function createInvitationsService(dependencies: Dependencies) {
       return await transact(db, async (tx) => {
         const invitation = await lockOpen(accountId, id, tx)
         await assertMayGive(caller, invitation.role.id, accountId, tx)
+        // The link before stays good where none would follow it.
+        if (!isWelcome) return invitation
         const inviter = inviterOf(caller)
         await invitations.renewInvitation(id, { tokenHash: hashOf(token), inviter, secondsToLive }, tx)
         await record('invitation.resent', caller, invitation, tx)
         const renewed = (await invitations.findInvitation(accountId, id, tx)) ?? fail('invitation_not_found')
-        if (isWelcome) await mailInvitation(renewed, token, tx)
+        await mailInvitation(renewed, token, tx)
         return renewed
       })
     },

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createPool, type Database, type Executor } from '../db/client.ts'
+import type { Config } from '../config.ts'
+import { createPool, type Database, type Executor, timeLimits } from '../db/client.ts'
 import type { JobsRepository, NewJob, QueueState } from './repository.ts'
 
 /** What is done with the jobs of one name. */
@@ -27,8 +28,8 @@ type RunningJob = { id: string; locked_by: string | null; attempts: number; max_
 type Dependencies = {
   database: Database
   repository: JobsRepository
-  /** Whether named prepared statements may be used. */
-  prepare: boolean
+  /** The limits of connections, and whether named prepared statements may be used. */
+  config: Config['database']
   onWarning: (details: Record<string, unknown>, message: string) => void
 }
 
@@ -60,7 +61,7 @@ export type Jobs = ReturnType<typeof createJobs>
  * there when that commits, and never otherwise. Jobs may run twice, after a process was killed. The library is loaded
  * when it is used.
  */
-export function createJobs({ database, repository, prepare, onWarning }: Dependencies) {
+export function createJobs({ database, repository, config, onWarning }: Dependencies) {
   const tasks = new Map<string, JobTask>()
   const scheduled = new Set<string>()
   let running: Promise<unknown> | undefined
@@ -81,7 +82,7 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
         async (payload: unknown, { job }: { job: RunningJob }) => await runAlive(task, payload, job),
       ]),
     )
-    return { logger, preset: PRESET, taskList, noHandleSignals: true, noPreparedStatements: !prepare }
+    return { logger, preset: PRESET, taskList, noHandleSignals: true, noPreparedStatements: !config.prepare }
   }
 
   async function runAlive(task: JobTask, payload: unknown, job: RunningJob): Promise<void> {
@@ -118,7 +119,8 @@ export function createJobs({ database, repository, prepare, onWarning }: Depende
     const { signal } = stopping
     const { run } = await import('graphile-worker')
     // The library stops to hear of errors of a pool of its own before that has ended: one then ends the process.
-    const pool = createPool({ connectionString: directUrl, max: slots + 2 }, (error) =>
+    const limits = { max: slots + 2, ...timeLimits(config) }
+    const pool = createPool({ connectionString: directUrl, ...limits }, (error) =>
       onWarning({ err: error }, 'a connection of the job worker was lost'),
     )
     try {

@@ -18,6 +18,7 @@ export const LIMITS = {
   expressions: { most: 10_000, what: 'instructions in the regular expressions of an environment' },
   accountInvitations: { most: 1000, what: 'open invitations to an account' },
   webhooks: { most: 1000, what: 'webhooks in an environment' },
+  accountWebhooks: { most: 20, what: 'webhooks of an account' },
   invites: { most: 10_000, what: 'invitations in an environment' },
 } as const
 

@@ -104,6 +104,7 @@ const sortKeys: Record<string, SortKey<SessionRow>> = {
   created_at: { by: sessions.id, cast: 'uuid', value: (row) => row.id },
 }
 
+/** The statements of sessions and their refresh tokens, of one environment. */
 export function createSessionsRepository(
   { db, pool, prepare }: Database,
   environmentId = DEFAULT_ENVIRONMENT,

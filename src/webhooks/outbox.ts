@@ -1,7 +1,7 @@
-import { type SQL, sql } from 'drizzle-orm'
+import { asc, eq, type SQL, sql } from 'drizzle-orm'
 import type { Database, Tx } from '../db/client.ts'
 import { prune } from '../db/prune.ts'
-import { webhookDeliveries } from '../db/schema.ts'
+import { webhookDeliveries, webhooks } from '../db/schema.ts'
 
 /** A message that is this process's to send until its lease ends. */
 export type DueDelivery = {
@@ -27,6 +27,9 @@ export type DueDelivery = {
   details: Record<string, unknown> | null
 }
 
+/** Where to send, and what signs. */
+export type Target = Pick<DueDelivery, 'url' | 'secretSealed' | 'previousSecretSealed'>
+
 export type OutboxState = { pending: number; failed: number; oldestAt: Date | undefined }
 
 /** How a webhook stands after a failure. */
@@ -51,14 +54,14 @@ const DEAD_AFTER_DAYS = 3
 
 export type Outbox = ReturnType<typeof createOutbox>
 
-/** What is to be sent, of all environments. */
+/** What is to be sent, and the secrets that sign it, of all environments. */
 export function createOutbox({ db, pool }: Database) {
   return {
     /**
-     * Takes messages that are due, the longest due first; they are nobody else's for `leaseSeconds`. Looks at up to
-     * `perWebhook` of each webhook, and at `inAll` of all. What has an earlier one of the same subject before it is not
-     * taken and not looked at again until that one's next try or end. One message of a webhook that was paused is taken,
-     * to see whether it answers again.
+     * Takes messages that are due, of each webhook the longest due first; they are nobody else's for `leaseSeconds`. Looks
+     * at up to `perWebhook` of each webhook, and at about `inAll` of all, which webhooks share alike. What has an earlier
+     * one of the same subject before it is not taken and not looked at again until that one's next try or end. One message
+     * of a webhook that was paused is taken, to see whether it answers again.
      * @param busy webhooks that have enough under way
      */
     async claim(
@@ -76,6 +79,12 @@ export function createOutbox({ db, pool }: Database) {
         const taken = rows.filter((row) => !row.isBehind)
         if (taken.length > 0 || behind.length === 0) return taken
       }
+    },
+
+    /** How the webhook stands now; `undefined` when nothing is to be sent to it. */
+    async targetOf(webhookId: string): Promise<Target | undefined> {
+      const { rows } = await pool.query<Target>(TARGET, [webhookId])
+      return rows[0]
     },
 
     /** Gives back what was taken and not sent. */
@@ -154,6 +163,22 @@ export function createOutbox({ db, pool }: Database) {
       )
     },
 
+    /** Every sealed secret, to be sealed anew. */
+    async listSecrets(tx: Tx): Promise<{ id: string; sealed: string; previous: string | null }[]> {
+      return await tx
+        .select({ id: webhooks.id, sealed: webhooks.secretSealed, previous: webhooks.previousSecretSealed })
+        .from(webhooks)
+        .orderBy(asc(webhooks.id))
+    },
+
+    async storeSecrets(id: string, sealed: string, previous: string | null, tx: Tx): Promise<void> {
+      await tx
+        .update(webhooks)
+        .set({ secretSealed: sealed, previousSecretSealed: previous })
+        .where(eq(webhooks.id, id))
+    },
+
+    /** How many messages wait for webhooks that are on, since when the oldest does, and how many were given up. */
     async state(): Promise<OutboxState> {
       const { rows } = await db.execute<{ pending: number; failed: number; oldest: string | null }>(sql`
         select count(*)::int as pending, min(d.created_at) as oldest,
@@ -173,31 +198,46 @@ export function createOutbox({ db, pool }: Database) {
 /** The columns round to milliseconds: `now()` may be stored as a moment that is still to come. */
 const NOW = sql`date_trunc('milliseconds', now())`
 
-/** Ends the message, and has the next one of its subject sent. */
+/** Ends the message, and has the next one of its subject sent: the last word, where others set that one aside just now. */
 const endOf = (id: string, set: SQL): SQL => sql`
   with ended as (
     update webhook_deliveries set ${set} where id = ${id} and status = 'pending' returning webhook_id, subject)
   update webhook_deliveries d set next_attempt_at = ${NOW} from ended
-  where d.next_attempt_at > now() and d.id = (
+  where d.id = (
     select next.id from webhook_deliveries next
     where next.webhook_id = ended.webhook_id and next.subject = ended.subject and next.status = 'pending'
       and next.id <> ${id}
     order by next.sequence limit 1)`
 
+const IS_SENT_TO = `w.is_active and coalesce(w.paused_until <= now(), true)`
+const PREVIOUS_SECRET = `case when w.previous_secret_expires_at > now() then w.previous_secret_sealed end`
+
+const TARGET = `
+  select w.url, w.secret_sealed as "secretSealed", ${PREVIOUS_SECRET} as "previousSecretSealed"
+  from webhooks w where w.id = $1::uuid and ${IS_SENT_TO}`
+
 // Each webhook's messages are read in the order of the index on what is due, so that what a backlog costs is what is
-// taken of it.
+// taken of it. In random order, so that each has its turn where there are too many.
 export const CLAIM = `
-  with seen as materialized (
+  with due as materialized (
+    select w.id, w.failures from webhooks w cross join lateral (
+      select from webhook_deliveries
+      where webhook_id = w.id and status = 'pending' and next_attempt_at <= now()
+      order by next_attempt_at, sequence limit 1) d
+    where ${IS_SENT_TO} and w.id <> all($1::uuid[])
+    order by random() limit $3::int),
+  share as (select greatest(1, $3::int / greatest(1, count(*))) as size from due),
+  seen as materialized (
     select d.id, d.webhook_id, d.sequence, d.next_attempt_at as due_at, w.failures, exists (
         select from webhook_deliveries earlier
         where earlier.webhook_id = w.id and earlier.subject = d.subject and earlier.status = 'pending'
           and earlier.sequence < d.sequence) as is_behind
-    from webhooks w cross join lateral (
-      select id, webhook_id, subject, sequence, next_attempt_at from webhook_deliveries
-      where webhook_id = w.id and status = 'pending' and next_attempt_at <= now()
-      order by next_attempt_at, sequence limit $2::int for update skip locked) d
-    where w.is_active and coalesce(w.paused_until <= now(), true) and w.id <> all($1::uuid[])
-    limit $3::int),
+    from due w cross join share cross join lateral (
+      select * from (
+        select id, webhook_id, subject, sequence, next_attempt_at from webhook_deliveries
+        where webhook_id = w.id and status = 'pending' and next_attempt_at <= now()
+        order by next_attempt_at, sequence limit share.size for update skip locked) shared
+      limit $2::int) d),
   looked as (
     select *, row_number() over (partition by webhook_id, is_behind order by due_at, sequence) as place from seen),
   taken as (
@@ -208,7 +248,7 @@ export const CLAIM = `
   select looked.id, looked.is_behind as "isBehind", looked.due_at::text as "dueAt",
     taken.webhook_id as "webhookId", taken.subject, taken.event, taken.attempts, w.url,
     w.account_id as "accountId", w.environment_id as "environmentId", w.secret_sealed as "secretSealed",
-    case when w.previous_secret_expires_at > now() then w.previous_secret_sealed end as "previousSecretSealed",
+    ${PREVIOUS_SECRET} as "previousSecretSealed",
     taken.audit_event_id as "auditEventId", e.occurred_at as "occurredAt", e.actor_type as "actorType",
     e.actor_id as "actorId", e.target_type as "targetType", e.target_id as "targetId",
     e.account_id as "eventAccountId", e.details

@@ -1,6 +1,7 @@
-import { and, asc, eq, type SQL, sql } from 'drizzle-orm'
+import { and, eq, type SQL, sql } from 'drizzle-orm'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
+import { prune } from '../db/prune.ts'
 import { webhookDeliveries, webhooks } from '../db/schema.ts'
 
 export type WebhookRow = {
@@ -88,14 +89,17 @@ export function createWebhooksRepository({ db }: Database, environmentId = DEFAU
   const own = (id: string): SQL | undefined =>
     and(eq(webhooks.environmentId, environmentId), eq(webhooks.id, id))
 
+  const inAccount = (accountId: string | undefined): SQL | undefined =>
+    and(
+      eq(webhooks.environmentId, environmentId),
+      accountId === undefined ? undefined : eq(webhooks.accountId, accountId),
+    )
+
   return {
     /** @param accountId those of one account; `undefined`: all */
     async listWebhooks(accountId: string | undefined, request: PageRequest): Promise<Page<WebhookRow>> {
       const clauses = pageClauses(request, sortKeys, webhooks.id)
-      const matching = and(
-        eq(webhooks.environmentId, environmentId),
-        accountId === undefined ? undefined : eq(webhooks.accountId, accountId),
-      )
+      const matching = inAccount(accountId)
       const page = clauses.toPage(
         await db
           .select(columns)
@@ -113,13 +117,15 @@ export function createWebhooksRepository({ db }: Database, environmentId = DEFAU
       return row
     },
 
+    /** Against other changes. Events are still put into its outbox, as they need its key alone. */
     async lockWebhook(id: string, tx: Tx): Promise<WebhookRow | undefined> {
-      const [row] = await tx.select(columns).from(webhooks).where(own(id)).for('update')
+      const [row] = await tx.select(columns).from(webhooks).where(own(id)).for('no key update')
       return row
     },
 
-    async countWebhooks(tx: Tx): Promise<number> {
-      return await tx.$count(webhooks, eq(webhooks.environmentId, environmentId))
+    /** @param accountId those of one account; `undefined`: all */
+    async countWebhooks(accountId: string | undefined, tx: Tx): Promise<number> {
+      return await tx.$count(webhooks, inAccount(accountId))
     },
 
     async insertWebhook(webhook: NewWebhook, tx: Tx): Promise<void> {
@@ -157,8 +163,15 @@ export function createWebhooksRepository({ db }: Database, environmentId = DEFAU
         .where(own(id))
     },
 
-    async deleteWebhook(id: string, tx: Tx): Promise<void> {
-      await tx.delete(webhooks).where(own(id))
+    /** Removes what was and will be sent to it, in parts; what is written meanwhile may stay. */
+    async deleteDeliveries(webhookId: string): Promise<void> {
+      await prune(db, webhookDeliveries, eq(webhookDeliveries.webhookId, webhookId))
+    },
+
+    /** With the deliveries that are left. `undefined` when there is none. */
+    async deleteWebhook(id: string, tx: Tx): Promise<WebhookRow | undefined> {
+      const [row] = await tx.delete(webhooks).where(own(id)).returning(columns)
+      return row
     },
 
     /** The newest first, unless `request` says otherwise. */
@@ -202,21 +215,6 @@ export function createWebhooksRepository({ db }: Database, environmentId = DEFAU
       const [row] = await tx.insert(webhookDeliveries).values(delivery).returning(deliveryColumns)
       if (!row) throw new Error('the delivery was not written')
       return row
-    },
-
-    /** Every sealed secret, to be sealed anew. */
-    async listSecrets(ex: Executor): Promise<{ id: string; sealed: string; previous: string | null }[]> {
-      return await ex
-        .select({ id: webhooks.id, sealed: webhooks.secretSealed, previous: webhooks.previousSecretSealed })
-        .from(webhooks)
-        .orderBy(asc(webhooks.id))
-    },
-
-    async storeSecrets(id: string, sealed: string, previous: string | null, ex: Executor): Promise<void> {
-      await ex
-        .update(webhooks)
-        .set({ secretSealed: sealed, previousSecretSealed: previous })
-        .where(eq(webhooks.id, id))
     },
   }
 }

@@ -93,6 +93,7 @@ export const ListDeliveriesQuery = Type.Object({
   ...pageQuery(['created_at'], '-created_at'),
 })
 
+/** The webhook that the body of a request asks for. */
 export const newWebhook = (body: Static<typeof CreateWebhookBody>): WebhookInput => ({
   url: body.url,
   description: body.description ?? null,
@@ -100,11 +101,13 @@ export const newWebhook = (body: Static<typeof CreateWebhookBody>): WebhookInput
   accountId: body.account_id?.toLowerCase() ?? null,
 })
 
+/** The changes that the body of a request asks for. */
 export const webhookChanges = ({ is_active, ...rest }: Static<typeof UpdateWebhookBody>): WebhookUpdate => ({
   ...rest,
   ...(is_active !== undefined && { isActive: is_active }),
 })
 
+/** A webhook as it is answered, without its secret. */
 export const presentWebhook = (row: WebhookRow): Static<typeof WebhookSchema> => ({
   id: row.id,
   url: row.url,
@@ -119,11 +122,13 @@ export const presentWebhook = (row: WebhookRow): Static<typeof WebhookSchema> =>
   updated_at: row.updatedAt.toISOString(),
 })
 
+/** A webhook with its secret, for the one answer that shows it. */
 export const presentIssuedWebhook = ({
   webhook,
   secret,
 }: IssuedWebhook): Static<typeof IssuedWebhookSchema> => ({ ...presentWebhook(webhook), secret })
 
+/** A message to a webhook, and what became of it, as it is answered. */
 export const presentDelivery = (row: DeliveryRow): Static<typeof WebhookDeliverySchema> => ({
   id: row.id,
   event_id: row.auditEventId,

@@ -1,8 +1,9 @@
+import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { AuditAction } from '../audit/events.ts'
 import type { AuditRepository } from '../audit/repository.ts'
 import type { Clock } from '../clock.ts'
-import { type Database, transact } from '../db/client.ts'
+import { type Database, type Tx, transact } from '../db/client.ts'
 import { SYSTEM } from '../principal.ts'
 import type { Vault } from '../vault.ts'
 import type { Addresses } from './addresses.ts'
@@ -18,9 +19,13 @@ const POLL_MS = 1000
 const TIMEOUT_MS = 10_000
 const AT_ONCE_PER_WEBHOOK = 4
 const AT_ONCE = 32
-/** What is read at a time, to be sent as the ones before it are done. */
-const TAKEN_PER_WEBHOOK = 50
-const TAKEN_IN_ALL = 500
+/** Places that only a webhook takes that has nothing under way: a few slow ones do not fill all. */
+const KEPT_FOR_OTHERS = 8
+/** What is taken beforehand, to be sent as the ones before it are done. */
+const HELD_PER_WEBHOOK = 50
+const HELD_IN_ALL = 500
+/** What was held for longer is sent to where the webhook is then, if it still is to be sent. */
+const HELD_AS_TAKEN_MS = 1000
 /** Whoever took a message and has not told of it by then was killed. */
 const LEASE_SECONDS = 60
 /** What is not begun by then could outlast its lease, and is left to whoever takes it next. */
@@ -40,7 +45,7 @@ type Dependencies = {
 }
 
 /** A message that was taken and not begun. */
-type Held = { delivery: DueDelivery; begunBefore: number }
+type Held = { delivery: DueDelivery; takenAt: number }
 
 /**
  * Sends what the outbox holds: those of one subject one after the other, at least once. Any number of processes may do
@@ -49,12 +54,22 @@ type Held = { delivery: DueDelivery; begunBefore: number }
 export function createWebhookSender(dependencies: Dependencies) {
   const { database, outbox, auditOf, vault, addresses, clock, onDelivery, onWarning } = dependencies
   const stopping = new AbortController()
+  setMaxListeners(0, stopping.signal)
+  /** The webhook whose turn it is first. */
   const held = new Map<string, Held[]>()
   const underWay = new Map<string, number>()
   const sending = new Set<Promise<void>>()
+  let lookedAt = 0
   let polling: Promise<void> | undefined
 
-  async function send(delivery: DueDelivery): Promise<void> {
+  async function send({ delivery, takenAt }: Held): Promise<void> {
+    if (performance.now() < takenAt + HELD_AS_TAKEN_MS) return await sendTo(delivery)
+    const target = await outbox.targetOf(delivery.webhookId)
+    if (target) await sendTo({ ...delivery, ...target })
+    else await outbox.release([delivery.id])
+  }
+
+  async function sendTo(delivery: DueDelivery): Promise<void> {
     const body = bodyOf(delivery)
     if (body === undefined)
       return await giveUp(delivery, undefined, 'the event is not in the audit trail any more')
@@ -143,20 +158,24 @@ export function createWebhookSender(dependencies: Dependencies) {
     return previous === undefined ? [secret] : [secret, previous]
   }
 
-  /** Takes what is due and begins to send it, unless there is enough to do. @returns how many were taken */
+  /** Takes what is due and begins to send it, unless enough is held. @returns how many were taken */
   async function takeDue(): Promise<number> {
     const waiting = [...held.values()].reduce((sum, { length }) => sum + length, 0)
-    if (waiting >= AT_ONCE) return 0
+    // Some room is always left, for webhooks of which nothing was due until now.
+    const room = Math.floor((HELD_IN_ALL - waiting) / 2)
+    const takenAt = performance.now()
+    const isEnough = waiting >= AT_ONCE && takenAt < lookedAt + POLL_MS
+    if (isEnough || room < AT_ONCE) return 0
+    lookedAt = takenAt
     const full = [...underWay].filter(([, count]) => count >= AT_ONCE_PER_WEBHOOK).map(([id]) => id)
-    const begunBefore = performance.now() + BEGUN_WITHIN_MS
     const due = await outbox.claim([...held.keys(), ...full], {
-      perWebhook: TAKEN_PER_WEBHOOK,
-      inAll: TAKEN_IN_ALL,
+      perWebhook: HELD_PER_WEBHOOK,
+      inAll: room,
       leaseSeconds: LEASE_SECONDS,
     })
     for (const delivery of due) {
       const { webhookId } = delivery
-      held.set(webhookId, [...(held.get(webhookId) ?? []), { delivery, begunBefore }])
+      held.set(webhookId, [...(held.get(webhookId) ?? []), { delivery, takenAt }])
     }
     beginHeld()
     return due.length
@@ -165,20 +184,31 @@ export function createWebhookSender(dependencies: Dependencies) {
   /** Begins to send what was taken, as far as there is room. */
   function beginHeld(): void {
     if (stopping.signal.aborted) return
-    for (const [webhookId, waiting] of held) {
-      while (sending.size < AT_ONCE && (underWay.get(webhookId) ?? 0) < AT_ONCE_PER_WEBHOOK) {
-        const next = waiting.shift()
-        if (!next) break
-        if (performance.now() < next.begunBefore) begin(next.delivery)
-      }
-      if (waiting.length === 0) held.delete(webhookId)
-    }
+    for (let next = takeTurn(); next !== undefined; next = takeTurn())
+      if (performance.now() < next.takenAt + BEGUN_WITHIN_MS) begin(next)
   }
 
-  function begin(delivery: DueDelivery): void {
-    const { webhookId } = delivery
+  /** The next message that may be begun: of the webhook with the least under way, each in its turn. */
+  function takeTurn(): Held | undefined {
+    let [first, least] = ['', AT_ONCE_PER_WEBHOOK]
+    for (const webhookId of held.keys()) {
+      const count = underWay.get(webhookId) ?? 0
+      if (count < least) [first, least] = [webhookId, count]
+      if (least === 0) break
+    }
+    const waiting = held.get(first)
+    if (waiting === undefined || sending.size >= (least === 0 ? AT_ONCE : AT_ONCE - KEPT_FOR_OTHERS))
+      return undefined
+    const next = waiting.shift()
+    held.delete(first)
+    if (waiting.length > 0) held.set(first, waiting)
+    return next
+  }
+
+  function begin(one: Held): void {
+    const { webhookId } = one.delivery
     underWay.set(webhookId, (underWay.get(webhookId) ?? 0) + 1)
-    const sent: Promise<void> = send(delivery)
+    const sent: Promise<void> = send(one)
       .catch((error: unknown) => onWarning({ err: error, webhook: webhookId }, 'a webhook could not be sent'))
       .finally(() => {
         sending.delete(sent)
@@ -198,9 +228,19 @@ export function createWebhookSender(dependencies: Dependencies) {
         return 0
       })
       // While there is more, the next follows as soon as one of these is done.
-      if (sending.size > 0 && (taken > 0 || held.size > 0)) await Promise.race(sending)
-      else await sleep(POLL_MS, undefined, { signal }).catch(() => {})
+      await pause(taken > 0 || held.size > 0 ? sending : [])
     }
+  }
+
+  /** Until the next look, until one of these is done, or until no more is to be taken. */
+  async function pause(until: Iterable<Promise<void>>): Promise<void> {
+    if (stopping.signal.aborted) return
+    const over = new AbortController()
+    const end = (): void => over.abort()
+    stopping.signal.addEventListener('abort', end)
+    await Promise.race([sleep(POLL_MS, undefined, { signal: over.signal }).catch(() => {}), ...until])
+    stopping.signal.removeEventListener('abort', end)
+    end()
   }
 
   async function finish(): Promise<void> {
@@ -227,6 +267,16 @@ export function createWebhookSender(dependencies: Dependencies) {
     async sendDue(): Promise<void> {
       do await finish()
       while ((await takeDue()) > 0)
+    },
+
+    /** Seals every secret anew that was sealed under the SECRET_KEY before. */
+    async reseal(tx: Tx): Promise<void> {
+      for (const { id, sealed, previous } of await outbox.listSecrets(tx)) {
+        const anew = vault.reseal('webhooks', sealed)
+        const previousAnew = previous === null ? undefined : vault.reseal('webhooks', previous)
+        if (anew === undefined && previousAnew === undefined) continue
+        await outbox.storeSecrets(id, anew ?? sealed, previousAnew ?? previous, tx)
+      }
     },
   }
 }

@@ -37,6 +37,7 @@ type Dependencies = {
 
 /** How long the secret before signs too. */
 const PREVIOUS_SECRET_MS = 24 * 3600 * 1000
+const BEING_DELETED = 'It is being deleted'
 
 /** Where events are sent to. */
 export function createWebhooksService(dependencies: Dependencies) {
@@ -83,7 +84,9 @@ export function createWebhooksService(dependencies: Dependencies) {
       if (input.accountId !== null) await accounts.getAccount(input.accountId)
       const [id, secret] = [newId(), newWebhookSecret()]
       return await transact(db, async (tx) => {
-        assertBelow('webhooks', await webhooks.countWebhooks(tx))
+        if (input.accountId !== null)
+          assertBelow('accountWebhooks', await webhooks.countWebhooks(input.accountId, tx))
+        assertBelow('webhooks', await webhooks.countWebhooks(undefined, tx))
         await record('webhook.created', caller, { ...input, id }, { events: input.events }, tx)
         await webhooks.insertWebhook({ ...input, id, secretSealed: vault.seal('webhooks', secret) }, tx)
         return { webhook: await read(id, tx), secret }
@@ -111,12 +114,23 @@ export function createWebhooksService(dependencies: Dependencies) {
       })
     },
 
-    /** With everything that was to be sent to it. @throws AppError webhook_not_found, precondition_failed */
+    /**
+     * With everything that was to be sent to it. Switched off first, and removed when little is left to be removed with
+     * it: whatever is written meanwhile in the environment would wait for that. When it fails half-way, the webhook is
+     * off: do it again.
+     * @throws AppError webhook_not_found, precondition_failed
+     */
     async deleteWebhook(caller: Caller, id: string, ifMatch: IfMatch): Promise<void> {
       await transact(db, async (tx) => {
         const webhook = await lock(id, tx)
         assertMatches(ifMatch, webhook.revision)
-        await webhooks.deleteWebhook(id, tx)
+        if (!webhook.isActive) return
+        await webhooks.updateWebhook(id, { isActive: false, disabledReason: BEING_DELETED }, tx)
+        await record('webhook.disabled', caller, webhook, { reason: BEING_DELETED }, tx)
+      })
+      await webhooks.deleteDeliveries(id)
+      await transact(db, async (tx) => {
+        const webhook = (await webhooks.deleteWebhook(id, tx)) ?? fail('webhook_not_found')
         await record('webhook.deleted', caller, webhook, {}, tx)
       })
     },
@@ -171,16 +185,6 @@ export function createWebhooksService(dependencies: Dependencies) {
           tx,
         )
       })
-    },
-
-    /** Seals every secret anew that was sealed under the SECRET_KEY before. */
-    async reseal(tx: Tx): Promise<void> {
-      for (const { id, sealed, previous } of await webhooks.listSecrets(tx)) {
-        const anew = vault.reseal('webhooks', sealed)
-        const previousAnew = previous === null ? undefined : vault.reseal('webhooks', previous)
-        if (anew === undefined && previousAnew === undefined) continue
-        await webhooks.storeSecrets(id, anew ?? sealed, previousAnew ?? previous, tx)
-      }
     },
   }
 }

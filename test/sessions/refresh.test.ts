@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 import { buildTestApp, type Person, type TestApp } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
 import { onServer } from '../helpers/database.ts'
+import { matchEach } from '../helpers/matching.ts'
 
 type Tokens = { access_token: string; refresh_token: string; expires_in: number; scope: string }
 type Shown = { id: string; is_current: boolean; device: string | null; last_used_at: string }
@@ -109,7 +110,7 @@ t.test('a refresh token', async (t) => {
     t.equal(problemOf(await refresh(app, third.refresh_token)), REFUSED, 'the newest is dead too')
     t.notOk(await isAlive(app, third), 'and so is its access token')
     const events = await app.root.get(`/api/v1/audit-events?action=session.ended&target_id=${writer.id}`)
-    t.match(events.json(), [
+    matchEach(t, events.json(), [
       { actor_type: 'anonymous', details: { session_id: sidOf(first), reason: 'refresh_token_reused' } },
     ])
   })
@@ -469,7 +470,7 @@ t.test('sessions are listed and ended', async (t) => {
     t.equal((await admin.delete(of(guest.id))).statusCode, 204)
     t.same((await admin.get(of(guest.id))).json(), [])
     const events = await app.root.get(`/api/v1/audit-events?action=session.ended&target_id=${guest.id}`)
-    t.match(events.json(), [
+    matchEach(t, events.json(), [
       { actor_id: owner.id, details: { sessions: 2, reason: 'ended_by_admin' } },
       { actor_id: owner.id, details: { session_id: sidOf(tokens), reason: 'ended_by_admin' } },
     ])
@@ -522,8 +523,23 @@ t.test('sessions are listed and ended', async (t) => {
       [sidOf(tokens)],
     )
     const [live] = await query(app, 'select count(*)::int as count from sessions where ended_at is null')
+    // As a process does whose clock is behind: while the first are ended, one begins whose id is before theirs.
+    await query(
+      app,
+      `create function begin_late() returns trigger language plpgsql as $$ begin
+        insert into sessions (id, environment_id, user_id, client_id, amr, expires_at, idle_expires_at)
+          select '00000000-0000-7000-8000-000000000000', environment_id, user_id, client_id, amr, expires_at, idle_expires_at
+          from sessions where id = '${sidOf(tokens)}' on conflict do nothing;
+        return null;
+      end $$`,
+    )
+    await query(
+      app,
+      'create trigger begin_late after insert on audit_events for each row execute function begin_late()',
+    )
 
     t.equal((await chief.client.delete('/api/v1/sessions')).statusCode, 204)
+    await query(app, 'drop trigger begin_late on audit_events')
 
     t.same(
       (await query(app, 'select id from sessions where ended_at is null')).map(({ id }) => id),
@@ -544,8 +560,9 @@ t.test('sessions are listed and ended', async (t) => {
     )
     t.ok(parts.length > 2, 'no transaction ends all of them')
     t.equal(
-      parts.reduce((sum, { sessions }) => sum + sessions, 1),
+      parts.reduce((sum, { sessions }) => sum + sessions, 0),
       live.count,
+      'all but the one that asks, and the one that came late',
     )
     t.ok(await isAlive(app, await signIn(app, guest.email)))
   })
@@ -568,7 +585,7 @@ t.test('in browsers the refresh token stays in a cookie', async (t) => {
     const answer = await login()
     t.equal(answer.statusCode, 200)
     t.notOk('refresh_token' in answer.json<object>())
-    t.match(answer.headers['set-cookie'], [
+    matchEach(t, answer.headers['set-cookie'], [
       /^__Host-postern-refresh=[\w.-]+; Max-Age=604800; Path=\/; HttpOnly; Secure; SameSite=Strict$/,
       /^__Host-postern-device=[\w.-]+; Max-Age=34560000; Path=\/; HttpOnly; Secure; SameSite=Strict$/,
     ])

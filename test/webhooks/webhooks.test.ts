@@ -2,13 +2,17 @@ import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { createServices } from '../../src/services.ts'
+import { setUp } from '../../src/setup.ts'
 import { createAddresses } from '../../src/webhooks/addresses.ts'
 import { CLAIM, createOutbox } from '../../src/webhooks/outbox.ts'
+import { anEnvironment, inEnvironment } from '../helpers/api-keys.ts'
 import { buildTestApp } from '../helpers/app.ts'
 import { SECRET_KEY, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
 import { NO_SUCH_ID } from '../helpers/hostile.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { eventually } from '../helpers/processes.ts'
 
 type Webhook = { id: string; secret: string; is_active: boolean; disabled_reason: string | null }
@@ -20,7 +24,7 @@ type Message = {
   account_id: string | null
   data: Record<string, unknown>
 }
-type Received = { headers: IncomingHttpHeaders; body: string; message: Message }
+type Received = { path: string | undefined; headers: IncomingHttpHeaders; body: string; message: Message }
 
 const PATH = '/api/v1/webhooks'
 const postern = await buildTestApp(t, { env: { WEBHOOKS_ALLOWED_NETWORKS: '127.0.0.0/8' } })
@@ -34,7 +38,7 @@ async function aReceiver(t: Test, answer: (message: Message, nth: number) => num
   const server = createServer(async (request, response) => {
     const body = (await request.toArray()).join('')
     const message = JSON.parse(body) as Message
-    received.push({ headers: request.headers, body, message })
+    received.push({ path: request.url, headers: request.headers, body, message })
     response
       .writeHead(answer(message, received.length), { location: 'http://127.0.0.1:1/' })
       .end('x'.repeat(5000))
@@ -96,7 +100,7 @@ t.test('a change reaches the receiver, signed, with ids and nothing personal', a
   t.ok(first && isSignedBy(first, webhook.secret))
   t.notMatch(first?.body, /example\.com/)
   const deliveries = (await root.get(`${PATH}/${webhook.id}/deliveries`)).json<Delivery[]>()
-  t.match(deliveries, [{ event: 'user.created', status: 'delivered', attempts: 1, last_status: 204 }])
+  matchEach(t, deliveries, [{ event: 'user.created', status: 'delivered', attempts: 1, last_status: 204 }])
   const stored = await pool.query('select * from webhooks')
   t.notMatch(JSON.stringify(stored.rows), webhook.secret.slice(6))
 })
@@ -178,7 +182,7 @@ t.test(
     t.equal(received.length, 10)
     t.equal(new Set(received.map(({ message }) => message.id)).size, 1, 'ten times the first')
     const failed = (await root.get(`${PATH}/${webhook.id}/deliveries?status=failed`)).json<Delivery[]>()
-    t.match(failed, [{ attempts: 10, last_status: 503 }])
+    matchEach(t, failed, [{ attempts: 10, last_status: 503 }])
     t.equal((await root.get(`${PATH}/${webhook.id}`)).json<Webhook>().is_active, true)
 
     await pool.query(`update webhooks set failing_since = failing_since - interval '4 days'`)
@@ -196,8 +200,39 @@ t.test(
   },
 )
 
+/** A receiver that answers nothing before it is let. */
+async function aSilentReceiver(t: Test) {
+  const asked: string[] = []
+  let answer = (): void => {}
+  const isLet = new Promise<void>((resolve) => {
+    answer = resolve
+  })
+  const server = createServer(async (request, response) => {
+    asked.push(request.url ?? '')
+    await request.resume().toArray()
+    await isLet
+    response.writeHead(204).end()
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const { port } = server.address() as AddressInfo
+  return { asked, answer, url: `http://127.0.0.1:${port}/hook` }
+}
+
+/** Further webhooks like this one, each with a path of its own. */
+const copies = async ({ id }: Webhook, count: number): Promise<{ id: string }[]> =>
+  (
+    await pool.query<{ id: string }>(
+      `insert into webhooks (id, environment_id, url, events, secret_sealed, account_id)
+       select gen_random_uuid(), environment_id, url || '/' || n, events, secret_sealed, account_id
+       from webhooks, generate_series(1, $2::int) n where id = $1 returning id`,
+      [id, count],
+    )
+  ).rows
+
 /** Messages that wait, the `n`-th of them about the subject `n % subjects`. */
-const backlog = async (webhook: Webhook, count: number, subjects: number, status = 'pending') =>
+const backlog = async (webhook: { id: string }, count: number, subjects: number, status = 'pending') =>
   await pool.query(
     `insert into webhook_deliveries (id, webhook_id, audit_event_id, event, subject, status)
      select gen_random_uuid(), $1, gen_random_uuid(), 'webhook.test', 's' || n % $3::int, $4
@@ -230,6 +265,131 @@ t.test('a webhook that does not answer is tried less and less often, and holds u
   t.equal(await pauseOf(), 0)
   const { rows } = await pool.query(`select from webhook_deliveries where status <> 'delivered'`)
   t.equal(rows.length, 0)
+})
+
+t.test('slow webhooks that answer in the end leave places to others', async (t) => {
+  const { config, databaseUrl } = postern
+  const [slow, fast] = [await aSilentReceiver(t), await aReceiver(t)]
+  const first = await aWebhook(slow.url, ['user.deleted'])
+  for (const webhook of [first, ...(await copies(first, 9))]) await backlog(webhook, 40, 40)
+  const other = createServices(config, { databaseUrl, secretKey: SECRET_KEY })
+  t.teardown(async () => await other.close())
+  other.webhookSender.start()
+  await eventually(async () => slow.asked.length >= 24)
+  await aWebhook(fast.url, ['user.created'])
+  await aUser()
+  await eventually(async () => fast.received.length === 1)
+
+  const { rows } = await pool.query(
+    'select from webhook_deliveries where attempts > 0 and last_status is null',
+  )
+  t.equal(rows.length, 0, 'before any of the slow ones came to an end')
+  await other.webhookSender.stop()
+})
+
+t.test('each webhook has its turn, whatever waits for the others', async (t) => {
+  const outbox = createOutbox(services.database)
+  const { received, url } = await aReceiver(t)
+  const first = await aWebhook(url, ['user.deleted'])
+  const webhooks = [first, ...(await copies(first, 39))]
+  for (const webhook of webhooks) await backlog(webhook, 3, 3)
+
+  const taken = await outbox.claim([], { perWebhook: 50, inAll: 40, leaseSeconds: 60 })
+  t.equal(taken.length, 40)
+  t.equal(new Set(taken.map(({ webhookId }) => webhookId)).size, 40, 'of what is taken at a time')
+  await outbox.release(taken.map(({ id }) => id))
+  await sendDue()
+  t.equal(received.length, 120)
+  const early = received.slice(0, 60).map(({ path }) => path)
+  t.equal(new Set(early).size, 40, 'of what is sent')
+})
+
+t.test('what was taken is sent to where the webhook is by then, and not when it is off', async (t) => {
+  const [before, after, off] = [await aSilentReceiver(t), await aReceiver(t), await aSilentReceiver(t)]
+  const [moved, ended] = [
+    await aWebhook(before.url, ['user.deleted']),
+    await aWebhook(off.url, ['user.deleted']),
+  ]
+  for (const webhook of [moved, ended]) await backlog(webhook, 8, 8)
+  const sent = sendDue()
+  await eventually(async () => before.asked.length === 4 && off.asked.length === 4)
+  await root.patch(`${PATH}/${moved.id}`, { url: after.url })
+  await root.patch(`${PATH}/${ended.id}`, { is_active: false })
+  const { secret } = (await root.post(`${PATH}/${moved.id}/rotate-secret`)).json<Webhook>()
+  // What was held for less than that is sent as it was taken.
+  await sleep(1000)
+  before.answer()
+  off.answer()
+  await sent
+
+  t.equal(before.asked.length, 4)
+  t.equal(after.received.length, 4)
+  t.ok(after.received.every((one) => isSignedBy(one, secret)))
+  t.equal(off.asked.length, 4)
+  const left = await pool.query(`select attempts from webhook_deliveries where status = 'pending'`)
+  t.strictSame(left.rows, Array(4).fill({ attempts: 0 }))
+})
+
+t.test('the next message of a subject is not kept waiting by who looked at it too early', async (t) => {
+  const outbox = createOutbox(services.database)
+  const webhook = await aWebhook('https://example.com/hook', ['user.created'])
+  await backlog(webhook, 2, 1)
+  const [taken] = await outbox.claim([], { perWebhook: 1, inAll: 1, leaseSeconds: 60 })
+  if (!taken) throw new Error('nothing was taken')
+  const other = await pool.connect()
+  await other.query('begin')
+  await other.query(
+    "update webhook_deliveries set next_attempt_at = now() + interval '1 minute' where id <> $1",
+    [taken.id],
+  )
+  const ended = outbox.markDelivered(taken, 204)
+  await eventually(async () => await isWaitedFor())
+  await other.query('commit')
+  other.release()
+  await ended
+
+  const { rows } = await pool.query(
+    `select from webhook_deliveries where status = 'pending' and next_attempt_at <= now()`,
+  )
+  t.equal(rows.length, 1)
+})
+
+/** Whether a statement waits for a lock of another. */
+const isWaitedFor = async (): Promise<boolean> =>
+  (
+    await pool.query(
+      `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+    )
+  ).rows.length > 0
+
+t.test('a webhook that is being deleted holds up and fails nothing that is written meanwhile', async (t) => {
+  const { url } = await aReceiver(t)
+  const [removed, webhook] = [await aWebhook(url, ['*']), await aWebhook(url, ['user.created'])]
+  await backlog(webhook, 3, 3)
+  const path = `${PATH}/${webhook.id}`
+  const other = await pool.connect()
+  await other.query('begin')
+  await other.query('delete from webhooks where id = $1', [removed.id])
+  const user = aUser()
+  await eventually(async () => await isWaitedFor())
+  await other.query('commit')
+  t.ok(await user, 'what waited for its end is done')
+
+  await other.query('begin')
+  await other.query('select from webhooks where id = $1 for key share', [webhook.id])
+  t.equal((await root.patch(path, { description: 'CRM' })).statusCode, 200)
+  await other.query('commit')
+
+  await other.query('begin')
+  await other.query('select from webhook_deliveries where webhook_id = $1 limit 1 for update', [webhook.id])
+  const deleted = root.delete(path)
+  await eventually(async () => await isWaitedFor())
+  t.ok(await aUser(), 'nothing waits while its messages are removed')
+  t.match((await root.get(path)).json(), { is_active: false, disabled_reason: 'It is being deleted' })
+  await other.query('rollback')
+  other.release()
+  t.equal((await deleted).statusCode, 204)
+  t.equal((await root.get(path)).statusCode, 404)
 })
 
 t.test('what a claim costs does not depend on what waits or was sent', async (t) => {
@@ -305,7 +465,7 @@ t.test('410 Gone switches a webhook off at once; a redirect leads nowhere', asyn
 
   t.equal((await root.get(`${PATH}/${a.id}`)).json<Webhook>().is_active, false)
   const deliveries = (await root.get(`${PATH}/${b.id}/deliveries`)).json<Delivery[]>()
-  t.match(deliveries, [{ status: 'pending', last_status: 302 }])
+  matchEach(t, deliveries, [{ status: 'pending', last_status: 302 }])
 })
 
 t.test('during a rotation both secrets sign; after a day the new one alone', async (t) => {
@@ -350,7 +510,8 @@ t.test('a test message and a redelivery can be asked for', async (t) => {
   const asked = await root.post(`${PATH}/${webhook.id}/test`)
   t.equal(asked.statusCode, 202)
   await sendDue()
-  t.match(received[0]?.message, { type: 'webhook.test', data: {} })
+  t.match(received[0]?.message, { type: 'webhook.test' })
+  t.same(received[0]?.message.data, {})
   t.ok(received[0] && isSignedBy(received[0], webhook.secret))
 
   const again = await root.post(`${PATH}/${webhook.id}/deliveries/${asked.json<Delivery>().id}/redeliver`)
@@ -389,6 +550,15 @@ t.test('an account administrator has webhooks of the own account, which hear of 
   await root.put(`/api/v1/accounts/${account.id}/members/${user}`)
   await sendDue()
   t.same(received.map(({ message }) => message.type).sort(), ['member.added', 'user.created'])
+
+  await copies(own, 18)
+  const another = async (account_id?: string) => await root.post(PATH, { url, events: ['*'], account_id })
+  t.equal((await another(account.id)).statusCode, 201)
+  t.match((await another(account.id)).json(), {
+    type: '/problems/limit_reached',
+    detail: /20 webhooks of an/,
+  })
+  t.equal((await another()).statusCode, 201, 'of one account, and no other')
 })
 
 t.test('a private network cannot be reached through a webhook', async (t) => {
@@ -489,4 +659,31 @@ t.test('somebody is created before they get a role, also where the first try fai
     received.map(({ message }) => [message.type, message.subject?.id]),
     ['user.created', 'user.created', 'role.assigned'].map((type) => [type, user]),
   )
+})
+
+// The last one: the other tests' service has the SECRET_KEY before from here on.
+t.test('after a change of SECRET_KEY the secrets of every environment sign on', async (t) => {
+  const { config, databaseUrl } = postern
+  const { received, url } = await aReceiver(t)
+  const there = inEnvironment((await anEnvironment(postern)).name)
+  const before = await aWebhook(url, ['user.created'])
+  const after = (await root.post(`${PATH}/${before.id}/rotate-secret`)).json<Webhook>()
+  const other = (await root.post(PATH, { url, events: ['user.created'] }, there)).json<Webhook>()
+  for (const [id, headers] of [
+    [before.id, {}],
+    [other.id, there],
+  ] as [string, Record<string, string>][])
+    t.equal((await root.post(`${PATH}/${id}/test`, {}, headers)).statusCode, 202)
+  const options = { databaseUrl, secretKey: 'another secret key that only this test has' }
+  const changed = createServices({ ...config, previousSecretKey: SECRET_KEY }, options)
+  const later = createServices(config, options)
+  t.teardown(async () => await Promise.all([changed.close(), later.close()]))
+
+  await setUp(changed, databaseUrl)
+  await later.webhookSender.sendDue()
+
+  const signed = [before, after, other].map(
+    ({ secret }) => received.filter((one) => isSignedBy(one, secret)).length,
+  )
+  t.same(signed, [1, 1, 1])
 })

@@ -16,6 +16,10 @@ COPY package.json package-lock.json .npmrc ./
 # The optional packages are the embedded Postgres (the image uses DATABASE_URL) and the Cloudflare sockets of pg.
 RUN npm ci --omit=dev --omit=optional --no-audit && \
     find node_modules -name '*.map' -delete
+# What POLICY_ENGINE, POLICY_GUARD or POLICY_SHADOW=permit need. Example: --build-arg PERMIT_SDK=permitio@2
+ARG PERMIT_SDK=""
+# As a dependency that runs: npm leaves out what it knows as one for development.
+RUN if [ -n "$PERMIT_SDK" ]; then npm install --no-save --save-prod --omit=dev --omit=optional --no-audit "$PERMIT_SDK"; fi
 # Set it to build argon2 for the CPU that will run the image: half the time of a sign-in on x86-64-v3, and no start
 # on an older CPU. Example: --build-arg ARGON2_CFLAGS="-O3 -march=x86-64-v3"
 ARG ARGON2_CFLAGS=""

@@ -1,6 +1,7 @@
 import { AppError } from '../errors.ts'
-import type { Decision, Question } from '../policy/engine/model.ts'
-import { invalid, isObject } from './mapping.ts'
+import { isObject } from '../policy/engine/equality.ts'
+import type { Question } from '../policy/engine/model.ts'
+import { invalid } from './mapping.ts'
 import type { Answer, Evaluation, Evaluations, Semantic } from './schemas.ts'
 
 /** A question to be decided, or the answer that it has without. */
@@ -10,8 +11,7 @@ type Work = {
   semantic: Semantic
   /** Throws an AppError for an item that cannot be completed. */
   prepare: (item: Record<string, unknown>) => Prepared
-  decide: (questions: readonly Question[]) => Promise<readonly Decision[]>
-  present: (decision: Decision) => Answer
+  answer: (questions: readonly Question[]) => Promise<readonly Answer[]>
 }
 
 /** The answer after which the rest of a list is left out (Authorization API 1.0 §7.1.2.1). */
@@ -27,7 +27,7 @@ const CHUNK = 32
 /** The answers to a list of questions, in its order, up to the one that ends it. */
 export async function answersTo(
   items: readonly Record<string, unknown>[],
-  { semantic, prepare, decide, present }: Work,
+  { semantic, prepare, answer: answerAll }: Work,
 ): Promise<Answer[]> {
   const last = LAST[semantic]
   const size = last === undefined ? items.length : CHUNK
@@ -35,9 +35,9 @@ export async function answersTo(
   for (let start = 0; start < items.length; start += size) {
     const prepared = items.slice(start, start + size).map((item) => preparedOrFailed(item, prepare))
     const questions = prepared.flatMap((one) => ('question' in one ? [one.question] : []))
-    const decisions = (questions.length > 0 ? await decide(questions) : []).values()
+    const decided = (questions.length > 0 ? await answerAll(questions) : []).values()
     for (const one of prepared) {
-      const answer = 'answer' in one ? one.answer : present(next(decisions))
+      const answer = 'answer' in one ? one.answer : next(decided)
       answers.push(answer)
       if (answer.decision === last) return answers
     }
@@ -45,8 +45,8 @@ export async function answersTo(
   return answers
 }
 
-function next(decisions: Iterator<Decision>): Decision {
-  const { value, done } = decisions.next()
+function next(decided: Iterator<Answer>): Answer {
+  const { value, done } = decided.next()
   if (done) throw new Error('a question was not decided')
   return value
 }

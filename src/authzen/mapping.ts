@@ -1,5 +1,7 @@
 import { AppError } from '../errors.ts'
-import type { Attributes, Decision, Question, Refusal, Source } from '../policy/engine/model.ts'
+import { isObject } from '../policy/engine/equality.ts'
+import type { Explanation } from '../policy/engine/explain.ts'
+import type { Attributes, Decision, Question, Refusal } from '../policy/engine/model.ts'
 import type { Answer, Evaluation } from './schemas.ts'
 
 type Entity = { properties?: Attributes | undefined }
@@ -48,12 +50,6 @@ export const questionOf = (evaluation: Evaluation, tenant: string): Question => 
   context: evaluation.context,
 })
 
-const REASONS: Record<Source, string> = {
-  rbac: 'A role of the subject allows it',
-  abac: 'An attribute rule allows it',
-  rebac: 'A role of the subject on the resource, or on a related one, allows it',
-}
-
 const REFUSALS: Record<Refusal, string> = {
   no_such_resource: 'There is no such type of resource',
   no_such_action: 'There is no such action on this type of resource',
@@ -68,11 +64,17 @@ const DENIED = 'No role, attribute rule or relationship allows it'
 const PERMIT: Answer = { decision: true }
 const DENY: Answer = { decision: false }
 
-/** A decision as an answer, with a sentence that says why when it is asked for. */
-export function answerOf({ allowed, source, refusal }: Decision, withReason: boolean): Answer {
-  if (!withReason) return allowed ? PERMIT : DENY
-  const reason = source ? REASONS[source] : refusal ? REFUSALS[refusal] : DENIED
-  return { decision: allowed, context: { reason } }
+/** A decision as an answer. */
+export const answerOf = ({ allowed }: Decision): Answer => (allowed ? PERMIT : DENY)
+
+/**
+ * A decision as an answer, with a sentence that says why. Why not, the sentence tells in general terms who is bound to
+ * an account: it would say what is known of people of other accounts.
+ */
+export function explainedAnswer({ decision, sentence }: Explanation, isBound: boolean): Answer {
+  const { allowed, refusal } = decision
+  const inGeneral = refusal ? REFUSALS[refusal] : DENIED
+  return { decision: allowed, context: { reason: isBound && !allowed ? inGeneral : sentence } }
 }
 
 /** The answer about a subject that cannot be a user: no. */
@@ -84,7 +86,3 @@ export function asksForReason(body: unknown): boolean {
   const options: unknown = isObject(body) ? body['options'] : undefined
   return isObject(options) && options['reason'] === true
 }
-
-/** A JSON object, as opposed to a list, a text and so on. */
-export const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)

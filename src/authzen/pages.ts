@@ -1,3 +1,4 @@
+import { readPageToken, writePageToken } from '../page-tokens.ts'
 import type { SearchPage, SearchResult } from '../policy/searches.ts'
 import { invalid } from './mapping.ts'
 import type { PageRequest } from './schemas.ts'
@@ -20,8 +21,7 @@ type Found<T> = { page?: { next_token: string }; results: T[] }
 export function searchedPage(asked: PageRequest | undefined, subjectType: string): SearchedPage {
   const begun = asked?.token ? positionOf(asked.token, subjectType, asked.limit) : undefined
   const limit = begun ? begun.limit : asked?.limit
-  const tokenAt = (token: string): string =>
-    Buffer.from(JSON.stringify([limit ?? null, subjectType, token])).toString('base64url')
+  const tokenAt = (token: string): string => writePageToken([limit ?? null, subjectType, token])
   return {
     page: limit === 0 ? undefined : { limit, token: begun?.token || undefined },
     present: ({ results, nextToken }, toEntity) => {
@@ -46,16 +46,9 @@ function positionOf(token: string, subjectType: string, limit: number | undefine
 }
 
 function readToken(token: string): [limit: number | null, subjectType: string, token: string] {
-  try {
-    const read: unknown = JSON.parse(Buffer.from(token, 'base64url').toString('utf8'))
-    if (Array.isArray(read) && read.length === 3) {
-      const [limit, type, inner] = read as unknown[]
-      if ((limit === null || isLimit(limit)) && typeof type === 'string' && typeof inner === 'string')
-        return [limit, type, inner]
-    }
-  } catch {
-    // Not JSON: refused below, as any other text that is no token.
-  }
+  const [limit, type, inner, ...more] = readPageToken(token)
+  const isRead = (limit === null || isLimit(limit)) && typeof type === 'string' && typeof inner === 'string'
+  if (isRead && more.length === 0) return [limit, type, inner]
   throw invalid('/page/token', 'must be the token of the page before, for the same question')
 }
 

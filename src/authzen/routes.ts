@@ -6,6 +6,8 @@ import type { Access } from '../http/access.ts'
 import { toAppError } from '../http/problem.ts'
 import { problem } from '../http/schemas.ts'
 import { anywhere } from '../permissions.ts'
+import type { Question } from '../policy/engine/model.ts'
+import { explainMany } from '../policy/explanations.ts'
 import type { SearchPage, SearchResult } from '../policy/searches.ts'
 import type { Services } from '../services.ts'
 import { answersTo, completed, type Prepared } from './evaluations.ts'
@@ -13,6 +15,7 @@ import {
   actionOf,
   answerOf,
   asksForReason,
+  explainedAnswer,
   questionOf,
   resourceOf,
   tenantOf,
@@ -80,10 +83,26 @@ export function authzenRoutes({ modelOf, issuer, config }: Dependencies): Fastif
 
   async function evaluate(request: FastifyRequest, evaluation: Evaluation): Promise<Answer> {
     const withReason = wantsReason(request.body)
-    const prepared = prepare(evaluation, await ownAccount(request), withReason)
+    const own = await ownAccount(request)
+    const prepared = prepare(evaluation, own, withReason)
     if ('answer' in prepared) return prepared.answer
-    const decision = await decisionsOf(request).check(prepared.question, { requestId: request.id })
-    return answerOf(decision, withReason)
+    const { question } = prepared
+    const options = { requestId: request.id }
+    if (!withReason) return answerOf(await decisionsOf(request).check(question, options))
+    return explainedAnswer(await decisionsOf(request).explain(question, options), own !== undefined)
+  }
+
+  async function evaluateAll(
+    request: FastifyRequest,
+    questions: readonly Question[],
+    own: Account | undefined,
+    withReason: boolean,
+  ): Promise<Answer[]> {
+    const decisions = decisionsOf(request)
+    const options = { requestId: request.id }
+    if (!withReason) return (await decisions.checkMany(questions, options)).map(answerOf)
+    const explanations = await explainMany(decisions, questions, options)
+    return explanations.map((explanation) => explainedAnswer(explanation, own !== undefined))
   }
 
   /** Runs a search unless its answer is known to be empty. */
@@ -135,12 +154,10 @@ export function authzenRoutes({ modelOf, issuer, config }: Dependencies): Fastif
         if (evaluations.length === 0) return await evaluate(request, completed({}, defaults))
         const withReason = wantsReason(request.body)
         const own = await ownAccount(request)
-        const decisions = decisionsOf(request)
         const answers = await answersTo(evaluations, {
           semantic: options?.evaluations_semantic ?? 'execute_all',
           prepare: (item) => prepare(completed(item, defaults), own, withReason),
-          decide: async (questions) => await decisions.checkMany(questions, { requestId: request.id }),
-          present: (decision) => answerOf(decision, withReason),
+          answer: async (questions) => await evaluateAll(request, questions, own, withReason),
         })
         return { evaluations: answers }
       },

@@ -1,6 +1,7 @@
 import { and, asc, desc, type Placeholder, type SQL, sql } from 'drizzle-orm'
 import type { PgColumn } from 'drizzle-orm/pg-core'
 import { AppError } from '../errors.ts'
+import { readPageToken, writePageToken } from '../page-tokens.ts'
 
 /** Where a page begins and how it is ordered. `after` is the cursor of the page before; it goes with no `skip`. */
 export type PageRequest = { limit: number; skip: number; sort: string; after?: string; total?: boolean }
@@ -80,16 +81,12 @@ function afterCursor(
   return sql`(${key.by}, ${idColumn}) ${than} (${value}::${sql.raw(key.cast)}, ${id}::uuid)`
 }
 
-const writeCursor = (cursor: Cursor): string => Buffer.from(JSON.stringify(cursor)).toString('base64url')
+const writeCursor = (cursor: Cursor): string => writePageToken(cursor)
 
 function readCursor(text: string, sort: string, cast: string): Cursor {
-  try {
-    const cursor: unknown = JSON.parse(Buffer.from(text, 'base64url').toString('utf8'))
-    if (isCursor(cursor) && cursor[0] === sort && (cast !== 'timestamptz' || isInstant(cursor[1])))
-      return cursor
-  } catch {
-    // Not JSON: refused below, as any other text that is no cursor.
-  }
+  const cursor = readPageToken(text)
+  if (isCursor(cursor) && cursor[0] === sort && (cast !== 'timestamptz' || isInstant(cursor[1])))
+    return cursor
   throw new AppError('validation_failed', {
     errors: [{ pointer: '/query/after', detail: 'must be the cursor of the page before, in the same order' }],
   })

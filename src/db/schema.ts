@@ -195,6 +195,7 @@ export const users = pgTable(
       .on(t.environmentId, sql`coalesce(email_normalized, '')`, t.id)
       .where(sql`deleted_at is null`),
     index('users_updated_at_idx').on(t.environmentId, t.updatedAt, t.id).where(sql`deleted_at is null`),
+    index('users_gone_key_idx').on(t.environmentId, t.key).where(sql`deleted_at is not null`),
     index('users_erasable_idx').on(t.deletedAt).where(sql`deleted_at is not null and erased_at is null`),
     index('users_erased_at_idx').on(t.erasedAt).where(sql`erased_at is not null`),
     index('users_search_idx').using('gin', t.searchText.op('gin_trgm_ops')),

@@ -8,6 +8,7 @@ export async function readSetting(ex: Executor, name: string): Promise<string | 
   return row?.value
 }
 
+/** Keeps a value under a name, instead of the one before. */
 export async function writeSetting(ex: Executor, name: string, value: string): Promise<void> {
   await ex
     .insert(settings)

@@ -21,14 +21,16 @@ export const consistency = plugin<{ modelOf: ModelOf }>(
       const token = request.headers[CONSISTENCY_HEADER]
       if (typeof token !== 'string' || !request.principal || request.routeOptions.config.spansEnvironments)
         return
-      await modelOf(request.environmentId).decisions.ensureVersion(versionOfToken(token))
+      const { environmentId } = request
+      await modelOf(environmentId).decisions.ensureVersion(versionOfToken(environmentId, token))
     })
 
     app.addHook('onSend', async (request, reply) => {
       if (isReading(request) || reply.statusCode >= 400 || !request.principal) return
       if (request.routeOptions.config.spansEnvironments) return
-      const version = await modelOf(request.environmentId).decisions.versionOfWrites()
-      if (version !== undefined) reply.header(CONSISTENCY_HEADER, consistencyToken(version))
+      const { environmentId } = request
+      const version = await modelOf(environmentId).decisions.versionOfWrites()
+      if (version !== undefined) reply.header(CONSISTENCY_HEADER, consistencyToken(environmentId, version))
     })
   },
   { name: 'consistency', dependencies: ['authentication'] },

@@ -3,7 +3,7 @@ import { type SQL, sql } from 'drizzle-orm'
 import type { Database, Executor, Tx } from '../db/client.ts'
 import { isUuid } from '../ids.ts'
 import type { MirroredTenant, MirroredUser } from '../policy/adapter.ts'
-import type { JobsRepository, QueueState } from './repository.ts'
+import type { JobsRepository, NewJob, QueueState } from './repository.ts'
 
 /** The name of the jobs that take a change over to Permit. */
 export const MIRROR_TASK = 'mirror_to_permit'
@@ -35,6 +35,7 @@ const QUEUES = 16
 
 export type MirrorRepository = ReturnType<typeof createMirrorRepository>
 
+/** The statements of what waits to be mirrored to Permit, of one environment. */
 export function createMirrorRepository(
   { db }: Database,
   jobs: Pick<JobsRepository, 'add' | 'states'>,
@@ -67,19 +68,40 @@ export function createMirrorRepository(
      * Adds a job for each subject; one that waits already is the same job. All jobs of one subject are in one queue,
      * so that they run one after the other; each queue has many subjects.
      */
-    async enqueue(subjects: readonly MirrorSubject[], ex: Executor = db, runAt?: Date): Promise<void> {
-      const specs = subjects.map((subject) => {
-        const key = jobName(subject)
-        return {
-          payload: subject,
-          key,
-          queue: queueOf(key),
-          priority: PRIORITY,
-          mostAttempts: MOST_ATTEMPTS,
-          ...(runAt && { runAt }),
-        }
-      })
-      await jobs.add(MIRROR_TASK, specs, ex)
+    async enqueue(subjects: readonly MirrorSubject[], ex: Executor = db): Promise<void> {
+      await jobs.add(
+        MIRROR_TASK,
+        subjects.map((subject) => jobOf(subject)),
+        ex,
+      )
+    },
+
+    /**
+     * Has the user with this id looked at when something of theirs ends. That is a job beside the one for changes: they
+     * may be waiting already, and must not be put off.
+     */
+    async enqueueAt(endsAt: Date, userId: string): Promise<void> {
+      const subject = { kind: 'user', ref: userId } as const
+      await jobs.add(MIRROR_TASK, [{ ...jobOf(subject), key: `mirror:user-ends:${userId}`, runAt: endsAt }])
+    },
+
+    /**
+     * Which of these names nobody has any more: only deleted people or accounts had them, or a change that took them
+     * away waits to be mirrored. To be asked of names that are nobody's now.
+     */
+    async listGone(kind: 'user' | 'account', refs: readonly string[]): Promise<string[]> {
+      const table = kind === 'user' ? sql`users` : sql`accounts`
+      const { rows } = await db.execute<{ ref: string }>(sql`
+        with asked as materialized (
+          select * from unnest(${sql.param([...refs])}::text[],
+            ${sql.param(refs.map((ref) => (isUuid(ref) ? ref : null)))}::uuid[],
+            ${sql.param(refs.map((ref) => jobName({ kind, ref })))}::text[]) as a(ref, id, job))
+        select ref from asked a join ${table} x on x.environment_id = ${environmentId} and x.key = a.ref
+          where x.deleted_at is not null
+        union select ref from asked a join ${table} x on x.environment_id = ${environmentId} and x.id = a.id
+          where x.deleted_at is not null
+        union select ref from asked a join graphile_worker.jobs j on j.key = a.job`)
+      return rows.map(({ ref }) => ref)
     },
 
     async findUser(ref: string): Promise<StoredUser | undefined> {
@@ -143,11 +165,11 @@ export function createMirrorRepository(
       return rows.map(({ id }) => id)
     },
 
-    /** The ids of all accounts or users that are not deleted, in pages: those after `after`. */
+    /** The ids of all accounts or users, deleted ones too, in pages: those after `after`. */
     async listIds(kind: 'user' | 'account', after: string | undefined, limit: number): Promise<string[]> {
       const table = kind === 'user' ? sql`users` : sql`accounts`
       const { rows } = await db.execute<{ id: string }>(sql`
-        select id from ${table} where environment_id = ${environmentId} and deleted_at is null
+        select id from ${table} where environment_id = ${environmentId}
           ${after === undefined ? sql`` : sql`and id > ${after}`} order by id limit ${limit}`)
       return rows.map(({ id }) => id)
     },
@@ -177,6 +199,11 @@ const named = (ref: string): SQL =>
 /** The same of every process for the same name. */
 const queueOf = (name: string): string =>
   `mirror:${createHash('sha256').update(name).digest().readUInt8() % QUEUES}`
+
+function jobOf(subject: MirrorSubject): NewJob {
+  const key = jobName(subject)
+  return { payload: subject, key, queue: queueOf(key), priority: PRIORITY, mostAttempts: MOST_ATTEMPTS }
+}
 
 const LONGEST_NAME = 100
 

@@ -35,6 +35,8 @@ export function createMirrorToPermit({ jobs, mirror, scope }: Dependencies) {
 
   async function mirrorAccount(ref: string): Promise<void> {
     const account = await jobs.findAccount(ref)
+    // The name of the tenant that stands for every account is no account's.
+    if ((account?.key ?? ref) === EVERYWHERE) return
     if (account?.isDeleted === false) await mirror.createTenant(account)
     else await removeAccount(account?.key ?? ref)
     // Nobody holds anything in an account that is not active.
@@ -63,7 +65,7 @@ export function createMirrorToPermit({ jobs, mirror, scope }: Dependencies) {
       if (!present.has(name)) await assign(assignment)
     }
     const nextEnd = Math.min(...held.map(({ expiresAt }) => expiresAt?.getTime() ?? Number.POSITIVE_INFINITY))
-    if (Number.isFinite(nextEnd)) await jobs.enqueue([{ kind: 'user', ref }], undefined, new Date(nextEnd))
+    if (Number.isFinite(nextEnd)) await jobs.enqueueAt(new Date(nextEnd), user.id)
   }
 
   /** Somebody else may have the key by now, and a job of their own. */
@@ -96,7 +98,6 @@ export function createMirrorToPermit({ jobs, mirror, scope }: Dependencies) {
     const accounts = scope.application && held.some(isEverywhere) ? await jobs.listActiveAccountKeys() : []
     const wanted = held.flatMap((one): MirroredAssignment[] => {
       const { role, isBuiltin, account, instance } = one
-      // The name of the tenant that stands for every account is no account's.
       if (account === EVERYWHERE || (!isBuiltin && isOfGuard(role))) return []
       if (isBuiltin) {
         return scope.builtin

@@ -3,6 +3,7 @@ import { AppError } from '../errors.ts'
 import type { Access } from '../http/access.ts'
 import type { ModelOf } from '../model.ts'
 import { anywhere } from '../permissions.ts'
+import type { Explanation } from '../policy/engine/explain.ts'
 import type { Question } from '../policy/engine/model.ts'
 
 const CHECK = 'postern.policy:check'
@@ -40,3 +41,15 @@ export const askedWithin = <Q extends { resource: Question['resource'] }>(
   ...question,
   resource: { ...question.resource, tenant: tenantWithin(account, question.resource.tenant) },
 })
+
+/**
+ * What a caller bound to the account may see of an explanation: of its members, without the other accounts that they
+ * are in. `undefined`: of others, and of who is not stored, nothing.
+ */
+export function explanationWithin(account: Account, explanation: Explanation): Explanation | undefined {
+  const { request } = explanation
+  const { tenants } = request.user.attributes
+  if (!Array.isArray(tenants) || !tenants.includes(account.key)) return undefined
+  const user = { ...request.user, attributes: { ...request.user.attributes, tenants: [account.key] } }
+  return { ...explanation, request: { ...request, user } }
+}

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { AppError, StartupError } from '../errors.ts'
+import { isObject } from '../policy/engine/equality.ts'
 import type { Question } from '../policy/engine/model.ts'
 import { compileExpression, isRelative, LONGEST_URL } from '../policy/url-mapping.ts'
-import { isObject } from './mapping.ts'
 
 /** Which resource a path is; `undefined`: none. */
 export type KongRoutes = (path: string) => string | undefined

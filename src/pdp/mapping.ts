@@ -1,4 +1,5 @@
 import { AppError } from '../errors.ts'
+import { isObject } from '../policy/engine/equality.ts'
 import type { Attributes, Question } from '../policy/engine/model.ts'
 import type { HeldPermissions, PermissionsQuery } from '../policy/listings.ts'
 import type { MappedUrl } from '../policy/url-mapping.ts'
@@ -190,9 +191,6 @@ function resourceOf(value: unknown, index?: number): Question['resource'] {
     attributes: attributesOf(resource['attributes'], 'resource/attributes', index),
   }
 }
-
-export const isObject = (value: unknown): value is Json =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
 
 function objectOf(value: unknown, field: string, index?: number): Json {
   if (isObject(value)) return value

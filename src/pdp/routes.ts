@@ -3,10 +3,20 @@ import type { FastifyRequest } from 'fastify'
 import { DEFAULT_ENVIRONMENT } from '../db/client.ts'
 import { AppError } from '../errors.ts'
 import { presentLocalAssignment } from '../permit/schemas.ts'
+import type { Explanation } from '../policy/engine/explain.ts'
 import type { Decision, Question } from '../policy/engine/model.ts'
+import { explainMany } from '../policy/explanations.ts'
 import type { PermissionsQuery } from '../policy/listings.ts'
 import type { Services } from '../services.ts'
-import { askedWithin, boundTo, isBound, mayCheck, tenantWithin } from './binding.ts'
+import {
+  type Account,
+  askedWithin,
+  boundTo,
+  explanationWithin,
+  isBound,
+  mayCheck,
+  tenantWithin,
+} from './binding.ts'
 import { answerErrorsAsPdp } from './errors.ts'
 import { questionOfKong, readKongRoutes } from './kong.ts'
 import {
@@ -66,9 +76,10 @@ export function pdpRoutes({ modelOf, config, isReady }: Dependencies): FastifyPl
     question: Question,
     withReasons: boolean,
   ): Promise<Allowed> {
-    const asked = await within(request, question)
+    const own = isBound(request) ? await boundTo(request, modelOf) : undefined
+    const asked = own ? askedWithin(own, question) : question
     const decisions = decisionsFor(request)
-    if (withReasons) return presentExplanation(await decisions.explain(asked))
+    if (withReasons) return explained(await decisions.explain(asked, { requestId: request.id }), own)
     return answerOf(await decisions.check(asked, { requestId: request.id }))
   }
 
@@ -120,14 +131,16 @@ export function pdpRoutes({ modelOf, config, isReady }: Dependencies): FastifyPl
         const questions = questionsOf(request.body)
         const own = isBound(request) ? await boundTo(request, modelOf) : undefined
         const asked = own ? questions.map((question) => askedWithin(own, question)) : questions
-        if (config.policy.debug) {
-          const explained: Allowed[] = []
-          for (const question of asked)
-            explained.push(presentExplanation(await decisionsFor(request).explain(question)))
-          return { allow: explained }
+        const options = { requestId: request.id }
+        const wantReasons = Array.isArray(request.body) ? request.body.map(isDebugging) : []
+        if (!wantReasons.includes(true))
+          return { allow: (await decisionsFor(request).checkMany(asked, options)).map(answerOf) }
+        const explanations = await explainMany(decisionsFor(request), asked, options)
+        return {
+          allow: explanations.map((one, place) =>
+            wantReasons[place] ? explained(one, own) : answerOf(one.decision),
+          ),
         }
-        const decisions = await decisionsFor(request).checkMany(asked, { requestId: request.id })
-        return { allow: decisions.map(answerOf) }
       },
     )
 
@@ -229,6 +242,29 @@ export function pdpRoutes({ modelOf, config, isReady }: Dependencies): FastifyPl
       },
     )
 
+    // There is nothing else that this could be cut off from.
+    app.get('/control-plane/connectivity', { ...guarded, schema: { hide: true } }, async () => ({
+      control_plane_connectivity_disabled: false,
+      offline_mode_enabled: false,
+    }))
+    for (const change of ['enable', 'disable'])
+      app.post(`/control-plane/connectivity/${change}`, { ...guarded, schema: { hide: true } }, async () => {
+        throw new AppError('invalid_request', {
+          detail: `Cannot ${change} control plane connectivity: offline mode is not enabled`,
+        })
+      })
+
+    // As OPA answers for its own data.
+    app.get('/healthchecks/opa/healthy', { ...guarded, schema: { hide: true } }, async () => ({
+      result: true,
+    }))
+    app.get('/healthchecks/opa/ready', { ...guarded, schema: { hide: true } }, async () => ({
+      result: await isReady(),
+    }))
+    app.get('/healthchecks/opa/system', { ...guarded, schema: { hide: true } }, async () => ({
+      result: { healthy: true, ready: await isReady() },
+    }))
+
     app.get('/version', { ...guarded, schema: { hide: true } }, async () => ({ api_version: 4 }))
 
     // There is nothing to be told: what is written is read at once.
@@ -268,6 +304,12 @@ export function pdpRoutes({ modelOf, config, isReady }: Dependencies): FastifyPl
 }
 
 const answerOf = ({ allowed }: Decision): Allowed => (allowed ? ALLOWED : REFUSED)
+
+/** With reasons, as far as a caller bound to an account may see them. */
+function explained(explanation: Explanation, own: Account | undefined): Allowed {
+  const shown = own ? explanationWithin(own, explanation) : explanation
+  return shown ? presentExplanation(shown) : answerOf(explanation.decision)
+}
 
 const asksForReasons = (body: unknown): boolean =>
   typeof body === 'object' && body !== null && 'use_debugger' in body && body.use_debugger === true

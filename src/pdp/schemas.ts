@@ -54,6 +54,7 @@ export const KongOffSchema = Type.Object({ detail: Type.String() })
 export const ALLOWED: Allowed = Object.freeze({ allow: true, result: true })
 export const REFUSED: Allowed = Object.freeze({ allow: false, result: false })
 
+/** An account as the PDP answers it: a tenant. */
 export const presentTenant = ({ key, attributes }: TenantFacts): Static<typeof TenantSchema> => ({
   key,
   attributes: { ...attributes },

@@ -8,7 +8,7 @@ import type { HeldPermissions, PermissionsQuery } from './listings.ts'
  * environment are one (`local`), Permit is the other; both pass the same contract.
  */
 export type PolicyAdapter = {
-  /** @throws AppError policy_engine_unavailable, policy_unavailable */
+  /** @throws AppError policy_engine_unavailable, policy_unavailable; validation_failed, payload_too_large by Permit */
   check(question: Question, options?: DecisionOptions): Promise<EngineDecision>
   /** The same for many questions, answered in their order. */
   checkMany(questions: readonly Question[], options?: DecisionOptions): Promise<readonly EngineDecision[]>

@@ -68,6 +68,7 @@ export type Decisions = ReturnType<typeof createDecisions>
 /** So many candidates are decided at once where a list is made of all of them. */
 const CHUNK = 500
 
+/** Decides the questions of one environment by the facts at hand, and loads those that are missing. */
 export function createDecisions({ environmentId, cache, log, clock, counts }: DecisionsDependencies) {
   const { repository } = cache
   const environmentNow = (): Environment => cache.environmentOf(environmentId)
@@ -186,9 +187,13 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
       return decisions
     },
 
-    /** The decision with its reasons. It is no decision for the log. */
+    /** The decision of `check`, with its reasons. */
     async explain(question: Question, options: DecisionOptions = {}): Promise<Explanation> {
-      return await evaluate(options, (policy, facts, now) => explain(policy, facts, question, now))
+      const explanation = await evaluate(options, (policy, facts, now) =>
+        explain(policy, facts, question, now),
+      )
+      record(question, explanation.decision, options)
+      return explanation
     },
 
     /**
@@ -222,6 +227,8 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
           if (found.length > MOST_LISTED) throw new AppError('answer_too_large')
         }
       }
+      if (resourceTypes?.every((type) => type === TENANT_TYPE)) return found
+      if (user?.hasTooManyRoles) throw new AppError('answer_too_large')
       if (!user || user.instanceRoles.size === 0) return found
       const reached = await repository.listReachable(
         environmentId,
@@ -444,14 +451,14 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
   }
 }
 
-type List = (after: string | undefined, limit: number) => Promise<readonly string[]>
+export type List = (after: string | undefined, limit: number) => Promise<readonly string[]>
 
 /** How many to ask about at once when each takes `cost` rules. */
 const chunkSize = (cost: number): number =>
   Math.max(1, Math.min(CHUNK, Math.floor(RULES_AT_ONCE / Math.max(1, cost))))
 
 /** All that `list` lists, a chunk at a time. */
-async function* chunks(list: List, size = CHUNK): AsyncGenerator<readonly string[]> {
+export async function* chunks(list: List, size = CHUNK): AsyncGenerator<readonly string[]> {
   for (let after: string | undefined; ; ) {
     const chunk = await list(after, size)
     if (chunk.length > 0) yield chunk
@@ -460,12 +467,13 @@ async function* chunks(list: List, size = CHUNK): AsyncGenerator<readonly string
   }
 }
 
-async function* chunksOf(all: readonly string[], size = CHUNK): AsyncGenerator<readonly string[]> {
+/** The list in pieces of `size`, in order. */
+export async function* chunksOf(all: readonly string[], size = CHUNK): AsyncGenerator<readonly string[]> {
   for (let start = 0; start < all.length; start += size) yield all.slice(start, start + size)
 }
 
 /** Where a user may hold something; `undefined`: everywhere. */
-function tenantsOf(user: UserFacts | null | undefined): readonly string[] | undefined {
+export function tenantsOf(user: UserFacts | null | undefined): readonly string[] | undefined {
   if (!user || user.everywhere.length > 0) return undefined
   return [...new Set([...user.tenants, ...user.tenantRoles.keys()])]
 }

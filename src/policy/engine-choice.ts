@@ -1,7 +1,9 @@
 import { AppError } from '../errors.ts'
 import type { PolicyAdapter } from './adapter.ts'
-import type { DecisionOptions, Decisions } from './decisions.ts'
+import { chunks, chunksOf, type DecisionOptions, type Decisions, type List, tenantsOf } from './decisions.ts'
+import type { Explanation } from './engine/explain.ts'
 import type { Decision, Facts, Question, TenantFacts } from './engine/model.ts'
+import { MOST_LISTED } from './listings.ts'
 
 /** Two engines gave different answers to the same question. Keys only, never attributes. */
 export type Difference = {
@@ -109,6 +111,11 @@ export function withShadow(local: Decisions, shadow: Shadow): Decisions {
       shadow.compare(questions, decisions)
       return decisions
     },
+    async explain(question, options) {
+      const explanation = await local.explain(question, options)
+      shadow.compare([question], [explanation.decision])
+      return explanation
+    },
   }
 }
 
@@ -116,18 +123,18 @@ type Engine = {
   engine: PolicyAdapter
   readFacts: <T>(read: (facts: Facts) => T, options: DecisionOptions) => Promise<T>
   /** Active accounts in the order of their keys, those after `after`. */
-  listTenantKeys: (page: { after: string | undefined; limit: number }) => Promise<readonly string[]>
+  listTenantKeys: List
   onDecision: (question: Question, decision: Decision, options: DecisionOptions) => void
+  /** What is known here about the answer; no decision of its own. */
+  explain: Decisions['explain']
 }
-
-const TENANTS_AT_ONCE = 500
 
 /**
  * The decisions of an environment whose engine is not the local one. What that engine cannot be asked (searches,
- * authorized users, a user's accounts, explanations) is answered from what is known here.
+ * authorized users, a user's accounts) is answered from what is known here, and so are reasons where it agrees.
  */
 export function decidedBy(
-  { engine, readFacts, listTenantKeys, onDecision }: Engine,
+  { engine, readFacts, listTenantKeys, onDecision, explain }: Engine,
   local: Decisions,
 ): Decisions {
   return {
@@ -150,12 +157,19 @@ export function decidedBy(
       return decisions
     },
 
+    async explain(question, options = {}) {
+      const decision = await engine.check(question, options)
+      onDecision(question, decision, options)
+      const known = await explain(question, options)
+      return known.decision.allowed === decision.allowed ? known : unexplained(decision, known)
+    },
+
     userPermissions: async (query, options) => [...(await engine.userPermissions(query, options))],
 
     async checkAllTenants(question, options = {}) {
+      const own = await readFacts((facts) => tenantsOf(facts.user(question.user.key)), options)
       const allowed: { tenant: TenantFacts; decision: Decision }[] = []
-      for (let after: string | undefined; ; ) {
-        const keys = await listTenantKeys({ after, limit: TENANTS_AT_ONCE })
+      for await (const keys of own ? chunksOf(own) : chunks(listTenantKeys)) {
         const decisions = await engine.checkMany(
           keys.map((tenant) => ({ ...question, resource: { ...question.resource, tenant } })),
           options,
@@ -165,9 +179,20 @@ export function decidedBy(
           const tenant = tenants[place]
           if (tenant && decision.allowed) allowed.push({ tenant, decision })
         }
-        if (keys.length < TENANTS_AT_ONCE) return allowed
-        after = keys.at(-1)
+        if (allowed.length > MOST_LISTED) throw new AppError('answer_too_large')
       }
+      return allowed
     },
   }
 }
+
+/** What the local engine found explains another answer than the one that was given. */
+const unexplained = (decision: Decision, { request }: Explanation): Explanation => ({
+  decision,
+  request,
+  allowingSources: [],
+  rbac: undefined,
+  abac: undefined,
+  rebac: undefined,
+  sentence: `Permit ${decision.allowed ? 'allows' : 'refuses'} it; what is stored here says otherwise`,
+})

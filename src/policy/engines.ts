@@ -79,8 +79,12 @@ export function createPolicyEngines(dependencies: Dependencies) {
     return await environment.evaluate((_policy, facts) => read(facts))
   }
 
-  const adapter = createPermitAdapter({ permit: client, readFacts })
   const jobs = createMirrorRepository(database, dependencies.jobsRepository, DEFAULT_ENVIRONMENT)
+  const adapter = createPermitAdapter({
+    permit: client,
+    readFacts,
+    listGone: async (kind, refs) => await jobs.listGone(kind, refs),
+  })
   const mirror = createMirrorToPermit({
     jobs,
     mirror: adapter,
@@ -126,8 +130,10 @@ export function createPolicyEngines(dependencies: Dependencies) {
         {
           engine: fallsBackTo === 'local' ? withFallback(adapter, quiet, onFallback) : adapter,
           readFacts,
-          listTenantKeys: async (page) => await cache.repository.listTenantKeys(DEFAULT_ENVIRONMENT, page),
+          listTenantKeys: async (after, limit) =>
+            await cache.repository.listTenantKeys(DEFAULT_ENVIRONMENT, { after, limit }),
           onDecision: (question, decision, options) => record(question, decision, options),
+          explain: quiet.explain,
         },
         local,
       )

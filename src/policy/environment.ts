@@ -47,6 +47,8 @@ const MOST_STATEMENTS = 4
 const MOST_NAMED_TENANTS = 50_000
 /** No key is longer, so that a longer name is that of nothing; and what is cached under a name stays small. */
 const LONGEST_NAME = 1024
+/** False for what the database has, and can have, nothing under. */
+export const isPossibleName = (ref: string): boolean => ref.length <= LONGEST_NAME && !ref.includes('\0')
 
 /** Starts with nothing known and nothing loaded. */
 export function createEnvironment(deps: Dependencies) {
@@ -80,7 +82,7 @@ export function createEnvironment(deps: Dependencies) {
     if (cached !== undefined) return cached
     const own = pinned?.[kind].get(ref)
     if (own !== undefined) return own as F | null
-    if (ref.length > LONGEST_NAME || ref.includes('\0')) return null
+    if (!isPossibleName(ref)) return null
     missing[kind].add(ref)
     return undefined
   }

@@ -18,9 +18,13 @@ export type EnvironmentFacts = {
   instances: FactTable<InstanceFacts>
 }
 
+/** So many bytes count as one person, account or instance; ordinary ones have fewer. */
+const BYTES_OF_ONE = 1024
+
 /**
  * The facts that this process keeps, of all environments together: at most so many people, accounts and instances,
- * those used last. A name without a row counts as one.
+ * those used last. A name without a row counts as one, what takes more than a kibibyte as one for each, and what is
+ * larger than all of it is not kept.
  */
 export function createFactCaches(limits: { users: number; instances: number }) {
   const users = kind<UserFacts>(limits.users)
@@ -42,6 +46,7 @@ type Kind<F> = { order: LRUCache<Entry<F>, true>; counts: CacheCounts }
 function kind<F>(max: number): Kind<F> {
   const order = new LRUCache<Entry<F>, true>({
     max,
+    maxSize: max,
     dispose: (_, entry) => {
       for (const name of entry.names) if (entry.table.get(name) === entry) entry.table.delete(name)
     },
@@ -71,9 +76,11 @@ function createTable<F>({ order, counts }: Kind<F>) {
     /** Keeps what is known under these names, in place of what was known under any of them. */
     put(names: readonly string[], facts: F | null): void {
       for (const name of names) forget(name)
+      const size = Math.max(1, Math.ceil(sizeOf(facts) / BYTES_OF_ONE))
+      if (size > order.maxSize) return
       const entry: Entry<F> = { facts, names, table }
       for (const name of names) table.set(name, entry)
-      order.set(entry, true)
+      order.set(entry, true, { size })
     },
 
     forget,
@@ -87,4 +94,24 @@ function createTable<F>({ order, counts }: Kind<F>) {
       for (const entry of new Set(table.values())) order.delete(entry)
     },
   }
+}
+
+/** What a value takes besides its characters. */
+const BYTES_OF_A_VALUE = 16
+
+/** About how many bytes a value takes in memory, with all that is in it. */
+function sizeOf(whole: unknown): number {
+  const rest = [whole]
+  let size = 0
+  for (let value = rest.pop(); value !== undefined || rest.length > 0; value = rest.pop()) {
+    size += BYTES_OF_A_VALUE
+    if (typeof value === 'string') size += value.length
+    if (typeof value !== 'object' || value === null) continue
+    const entries = value instanceof Map ? value.entries() : Object.entries(value)
+    for (const [name, part] of entries) {
+      size += String(name).length
+      rest.push(part)
+    }
+  }
+  return size
 }

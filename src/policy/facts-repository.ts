@@ -27,11 +27,14 @@ export type LoadedFacts = {
 const MOST_INSTANCES = 10_000
 /** The most subjects that are read of one relation of an instance: one more than a decision looks at. */
 const MOST_SUBJECTS = MOST_VISITS + 1
+/** Of somebody who holds more roles on instances than this, none of them is read. */
+const MOST_INSTANCE_ROLES = MOST_VISITS
 
 const USERS = `
   (select json_agg(json_build_array(w.ref, case when u.id is not null then json_build_object(
       'id', u.id, 'key', u.key, 'isActive', u.is_active, 'attributes', u.attributes,
       'email', u.email, 'firstName', u.first_name, 'lastName', u.last_name,
+      'hasTooManyRoles', h.has_too_many,
       'tenants', (
         select json_agg(a.key) from account_members m
         join accounts a on a.id = m.account_id and a.deleted_at is null
@@ -46,12 +49,15 @@ const USERS = `
         left join account_members m on m.account_id = x.account_id and m.user_id = x.user_id
         left join resource_instances i on i.id = x.resource_instance_id
         left join resources t on t.id = i.resource_id
-        where x.user_id = u.id
+        where x.user_id = u.id and (x.resource_instance_id is null or not h.has_too_many)
           and (x.account_id is null or (a.id is not null and m.status = 'active')))
     ) end))
     from unnest($3::text[], $4::uuid[]) as w(ref, id)
     left join users k on k.environment_id = $1 and k.key = w.ref and k.deleted_at is null
     left join users u on u.environment_id = $1 and u.id = coalesce(k.id, w.id) and u.deleted_at is null
+    left join lateral (select count(*) > ${MOST_INSTANCE_ROLES} as has_too_many from (
+      select from role_assignments x where x.user_id = u.id and x.resource_instance_id is not null
+      limit ${MOST_INSTANCE_ROLES + 1}) x) h on true
   ) as users`
 
 const TENANTS = `
@@ -105,6 +111,7 @@ type UserJson = {
   email: string | null
   firstName: string | null
   lastName: string | null
+  hasTooManyRoles: boolean
   tenants: string[] | null
   roles: [role: string, tenant: string | null, instance: string | null, expiresAt: number | null][] | null
 }
@@ -130,12 +137,14 @@ type Row = ProgressRow & {
 
 export type FactsRepository = ReturnType<typeof createFactsRepository>
 
+/** The statements that load facts, of all environments. */
 export function createFactsRepository({ pool, prepare }: Database) {
   return {
     /**
      * All that is stored about those named, and about the instances that they are related to by `edges`, in one
      * statement and so as of one version. Deleted people and accounts, and instances of deleted accounts, are not
-     * there; neither are built-in roles, and roles held in an account of which one is no active member.
+     * there; neither are built-in roles, and roles held in an account of which one is no active member. Of somebody
+     * who holds more than 100,000 roles on instances, none of these is.
      */
     async loadFacts(
       environmentId: string,
@@ -342,6 +351,7 @@ function userOf(json: UserJson): UserFacts {
     tenantRoles: tenantRoles.size === 0 ? NO_ROLES : tenantRoles,
     everywhere: everywhere.length === 0 ? NO_HELD_ROLES : everywhere,
     instanceRoles: instanceRoles.size === 0 ? NO_ROLES : instanceRoles,
+    hasTooManyRoles: json.hasTooManyRoles,
   }
 }
 

@@ -2,7 +2,8 @@ import type { Permit } from 'permitio'
 import { AppError } from '../errors.ts'
 import type { MirroredAssignment, PolicyAdapter, PolicyMirror } from './adapter.ts'
 import type { DecisionOptions } from './decisions.ts'
-import type { Attributes, Decision, Facts, Question, Refusal } from './engine/model.ts'
+import type { Attributes, Decision, Facts, Question, Refusal, TenantFacts } from './engine/model.ts'
+import { isPossibleName } from './environment.ts'
 import { splitInstance } from './facts-repository.ts'
 import type { HeldPermissions, PermissionsQuery } from './listings.ts'
 import {
@@ -17,24 +18,65 @@ type Dependencies = {
   permit: PermitClient
   /** Reads what is known here. @throws AppError policy_unavailable */
   readFacts: <T>(read: (facts: Facts) => T, options: DecisionOptions) => Promise<T>
+  /** Which of the names, under which nobody is known now, are those of somebody who was. */
+  listGone: (kind: 'user' | 'account', refs: readonly string[]) => Promise<readonly string[]>
 }
 
-/** How many questions are sent at once; more go in several calls. */
+/** How many questions are sent at once, and how large they may be together; more go in several calls. */
 const MOST_IN_BULK = 500
+const LARGEST_BULK_BYTES = 512 * 1024
 const PAGE = 100
 
 const REFUSED = { allowed: false, source: undefined } as const
 
 /**
- * Asks Permit. Who is not active here, or asks in an account that is not, is refused without asking, so that nobody
- * keeps anything until the mirror has caught up; names given as ids go out as keys.
+ * Asks Permit. Who is not active here or was deleted, or asks in such an account, is refused without asking, so that
+ * nobody keeps anything until the mirror has caught up; names given as ids go out as keys.
  */
-export function createPermitAdapter({ permit, readFacts }: Dependencies): PolicyAdapter & PolicyMirror {
+export function createPermitAdapter({
+  permit,
+  readFacts,
+  listGone,
+}: Dependencies): PolicyAdapter & PolicyMirror {
   async function prepare(
     questions: readonly Question[],
     options: DecisionOptions,
   ): Promise<(Question | { refusal: Refusal })[]> {
-    return await readFacts((facts) => questions.map((question) => prepared(question, facts)), options)
+    const found = await readFacts(
+      (facts) =>
+        questions.map(({ user, resource: { tenant } }) => ({
+          user: facts.user(user.key) ?? null,
+          // The name of the tenant that stands for every account is no account's.
+          tenant: tenant === undefined || tenant === EVERYWHERE ? undefined : (facts.tenant(tenant) ?? null),
+        })),
+      options,
+    )
+    const [users, tenants] = await Promise.all([
+      gone(
+        'user',
+        questions.flatMap(({ user }, at) => (found[at]?.user ? [] : [user.key])),
+      ),
+      gone(
+        'account',
+        questions.flatMap(({ resource }, at) => (found[at]?.tenant === null ? [resource.tenant ?? ''] : [])),
+      ),
+    ])
+    return questions.map((question, at) => {
+      const { user = null, tenant } = found[at] ?? {}
+      if (user ? !user.isActive : users.has(question.user.key)) return { refusal: 'user_inactive' }
+      if (tenant ? !tenant.isActive : tenants.has(question.resource.tenant ?? ''))
+        return { refusal: 'tenant_inactive' }
+      return {
+        ...question,
+        user: { ...question.user, key: user?.key ?? question.user.key },
+        resource: { ...question.resource, ...(tenant && { tenant: tenant.key }) },
+      }
+    })
+  }
+
+  async function gone(kind: 'user' | 'account', refs: readonly string[]): Promise<ReadonlySet<string>> {
+    const names = [...new Set(refs.filter(isPossibleName))]
+    return new Set(names.length === 0 ? [] : await listGone(kind, names))
   }
 
   async function askAll(questions: readonly Question[]): Promise<boolean[]> {
@@ -76,24 +118,28 @@ export function createPermitAdapter({ permit, readFacts }: Dependencies): Policy
 
     async userPermissions(query, options = {}) {
       const user = await readFacts((facts) => facts.user(query.user.key) ?? null, options)
-      if (user?.isActive === false) return []
+      if (user ? !user.isActive : (await gone('user', [query.user.key])).size > 0) return []
       const named = { ...query, user: { ...query.user, key: user?.key ?? query.user.key } }
       const found = await orUnavailable(
         permit.ask(async (sdk) => toPermissions(await askPermissions(sdk, named))),
       )
-      return await readFacts((facts) => found.flatMap((one) => withFacts(one, facts)), options)
+      const known = await readFacts((facts) => found.map((one) => withFacts(one, facts)), options)
+      const without = await gone(
+        'account',
+        known.flatMap(({ tenant, isStored }) => (isStored || tenant === '' ? [] : [tenant])),
+      )
+      return known.flatMap(({ tenant, isActive, held }) => (isActive && !without.has(tenant) ? [held] : []))
     },
 
     async syncUser({ key, email, firstName, lastName, attributes }) {
       await permit.manage(
         async (sdk) =>
-          await sdk.api.users.sync({
-            key,
-            ...(email !== null && { email }),
-            ...(firstName !== null && { first_name: firstName }),
-            ...(lastName !== null && { last_name: lastName }),
-            attributes: { ...attributes },
-          }),
+          await sdk.api.users.sync(
+            withNulls(
+              { key, attributes: { ...attributes } },
+              { email, first_name: firstName, last_name: lastName },
+            ),
+          ),
       )
     },
 
@@ -105,7 +151,7 @@ export function createPermitAdapter({ permit, readFacts }: Dependencies): Policy
     },
 
     async createTenant({ key, name, description, attributes }) {
-      const fields = { name, ...(description !== null && { description }), attributes: { ...attributes } }
+      const fields = withNulls({ name, attributes: { ...attributes } }, { description })
       const created = await unless(
         409,
         permit.manage(async (sdk) => await sdk.api.tenants.create({ key, ...fields })),
@@ -153,19 +199,12 @@ export function createPermitAdapter({ permit, readFacts }: Dependencies): Policy
 
 const decisionOf = (allowed: boolean): Decision => ({ allowed, source: undefined, refusal: undefined })
 
-/** The question with keys for ids, or why it need not be asked. */
-function prepared(question: Question, facts: Facts): Question | { refusal: Refusal } {
-  const { user, resource } = question
-  const known = facts.user(user.key)
-  const tenant = resource.tenant === undefined ? undefined : facts.tenant(resource.tenant)
-  if (known?.isActive === false) return { refusal: 'user_inactive' }
-  if (tenant?.isActive === false) return { refusal: 'tenant_inactive' }
-  return {
-    ...question,
-    user: { ...user, key: known?.key ?? user.key },
-    resource: { ...resource, ...(tenant && { tenant: tenant.key }) },
-  }
-}
+/**
+ * `body` with fields that are cleared where there is nothing: what is left out is kept. The types of the SDK do not say
+ * that its API takes null.
+ */
+const withNulls = <T extends object>(body: T, fields: Readonly<Record<string, string | null>>): T =>
+  Object.assign(body, fields)
 
 /** What is to be asked, in groups that one call can take: the SDK has one context for all of them. */
 function bulksOf(
@@ -179,11 +218,27 @@ function bulksOf(
     byContext.set(context, group)
     group.push({ question, place })
   }
-  return [...byContext.values()].flatMap((group) =>
-    Array.from({ length: Math.ceil(group.length / MOST_IN_BULK) }, (_, index) =>
-      group.slice(index * MOST_IN_BULK, (index + 1) * MOST_IN_BULK),
-    ),
-  )
+  return [...byContext.values()].flatMap(inParts)
+}
+
+/** The SDK sends the context with each question. */
+function inParts<T extends { question: Question }>(group: readonly T[]): T[][] {
+  const parts: T[][] = []
+  let part: T[] = []
+  let bytes = 0
+  for (const one of group) {
+    const { context } = one.question
+    const size = Buffer.byteLength(JSON.stringify({ ...toQuery(one.question), context }))
+    if (part.length === MOST_IN_BULK || (part.length > 0 && bytes + size > LARGEST_BULK_BYTES)) {
+      parts.push(part)
+      part = []
+      bytes = 0
+    }
+    part.push(one)
+    bytes += size + 1
+  }
+  if (part.length > 0) parts.push(part)
+  return parts
 }
 
 function toQuery({ user, action, resource }: Question) {
@@ -243,18 +298,26 @@ function toPermissions(answer: unknown): Held[] {
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** What is held on what we know, or on what only Permit knows; nothing in an account that is not active here. */
-function withFacts({ name, permissions, roles, attributes }: Held, facts: Facts): HeldPermissions[] {
+/** What is held, where: in what account, and whether that is stored here. */
+type Located = { held: HeldPermissions; tenant: string; isStored: boolean; isActive: boolean }
+
+/** What is held on what we know, or on what only Permit knows. */
+function withFacts({ name, permissions, roles, attributes }: Held, facts: Facts): Located {
+  const located = (key: string, on: (tenant: TenantFacts | null) => HeldPermissions['on']): Located => {
+    const tenant = facts.tenant(key) ?? null
+    const held = { on: on(tenant), permissions, roles }
+    return { held, tenant: key, isStored: tenant !== null, isActive: tenant?.isActive ?? true }
+  }
   if (name.startsWith(TENANT)) {
     const key = name.slice(TENANT.length)
-    const tenant = facts.tenant(key) ?? { id: key, key, isActive: true, attributes }
-    return tenant.isActive ? [{ on: { kind: 'tenant', tenant }, permissions, roles }] : []
+    return located(key, (tenant) => ({
+      kind: 'tenant',
+      tenant: tenant ?? { id: key, key, isActive: true, attributes },
+    }))
   }
   const { type, key } = splitInstance(name)
   const instance = facts.instance(name) ?? { id: key, type, key, tenant: '', attributes, subjects: new Map() }
-  return facts.tenant(instance.tenant)?.isActive === false
-    ? []
-    : [{ on: { kind: 'instance', instance }, permissions, roles }]
+  return located(instance.tenant, () => ({ kind: 'instance', instance }))
 }
 
 /** Sorted, and without what is there for the guard of our own routes. */
@@ -281,11 +344,16 @@ async function unless<T>(status: number, call: Promise<T>): Promise<T | undefine
   }
 }
 
-/** The failure as a client may see it. */
+/** The failure as a client may see it: that Permit is away, or that it does not take what it is asked. */
 async function orUnavailable<T>(call: Promise<T>): Promise<T> {
   try {
     return await call
   } catch (error) {
+    if (error instanceof PermitRefusalError) {
+      throw error.status === 413
+        ? new AppError('payload_too_large', { detail: 'The question is too large for Permit', cause: error })
+        : new AppError('validation_failed', { detail: 'Permit does not take the question', cause: error })
+    }
     if (!(error instanceof PermitUnavailableError)) throw error
     throw new AppError('policy_engine_unavailable', {
       cause: error,

@@ -12,6 +12,7 @@ export type PermitFault =
   | 'rate_limited'
   | 'server_error'
   | 'invalid_answer'
+  | 'refused'
   | 'left_alone'
 
 /** Permit did not answer, or not in a way that can be relied on. */
@@ -27,7 +28,7 @@ export class PermitUnavailableError extends Error {
   }
 }
 
-/** Permit answered that it will not: the status of its management API and what it said. */
+/** Permit answered that it will not: the status, and what its management API said. */
 export class PermitRefusalError extends Error {
   override readonly name = 'PermitRefusalError'
   readonly status: number
@@ -91,7 +92,7 @@ export function createPermitClient({
     const { Permit } = await importPackage().catch((error: unknown) => {
       if (isMissing(error)) {
         throw new StartupError(
-          'Permit is chosen, but its SDK is not installed: run "npm install permitio", or set POLICY_ENGINE, POLICY_GUARD and POLICY_SHADOW to something else than permit.',
+          'Permit is chosen, but its SDK is not installed: run "npm install --no-save --save-prod --omit=dev permitio@2" (for a container, build the image with --build-arg PERMIT_SDK=permitio@2), or set POLICY_ENGINE, POLICY_GUARD and POLICY_SHADOW to something else than permit.',
           { cause: error },
         )
       }
@@ -135,13 +136,13 @@ export function createPermitClient({
           return { result: await within(limitMs, async () => await call(permit)) }
         } catch (error) {
           // A refusal is an answer: the service is well.
-          const status = statusOf(error)
-          if (service === 'api' && status !== undefined && isRefusal(status))
-            return { refused: status, error }
+          const status = service === 'api' ? statusOf(error) : statusInMessage(error)
+          if (status !== undefined && isRefusal[service](status)) return { refused: status, error }
           throw error
         }
       })
       if (!('refused' in outcome)) return outcome.result
+      if (service === 'pdp') onFault(service, 'refused', outcome.error)
       throw new PermitRefusalError(outcome.refused, messageOf(outcome.error), outcome.error)
     } catch (error) {
       if (error instanceof PermitRefusalError) throw error
@@ -156,7 +157,7 @@ export function createPermitClient({
     /** Loads the SDK. @throws StartupError when it is not installed */
     load: async (): Promise<void> => void (await loaded()),
 
-    /** Asks the PDP. @throws PermitUnavailableError */
+    /** Asks the PDP. @throws PermitUnavailableError, PermitRefusalError when it does not take the question */
     ask: async <T>(call: (permit: Permit) => Promise<T>): Promise<T> =>
       await run('pdp', config.timeoutMs, call),
 
@@ -185,9 +186,14 @@ async function within<T>(ms: number, call: () => Promise<T>): Promise<T> {
 const isMissing = (error: unknown): boolean =>
   error instanceof Error && 'code' in error && error.code === 'ERR_MODULE_NOT_FOUND'
 
-/** Statuses that say something about the request, and nothing about the state of the service or our key. */
-const isRefusal = (status: number): boolean =>
-  status >= 400 && status < 500 && ![401, 403, 408, 429].includes(status)
+/**
+ * Statuses that say something about the request, and nothing about the state of the service or our key. The PDP has few:
+ * its paths are always the same, so that one which is not there is its fault, and what it is asked is the caller's.
+ */
+const isRefusal: Record<PermitService, (status: number) => boolean> = {
+  api: (status) => status >= 400 && status < 500 && ![401, 403, 408, 429].includes(status),
+  pdp: (status) => [400, 413, 422].includes(status),
+}
 
 /** The status that an error of the SDK's management API carries. */
 function statusOf(error: unknown): number | undefined {

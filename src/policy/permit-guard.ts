@@ -2,6 +2,7 @@ import { AppError } from '../errors.ts'
 import { splitPermission } from '../permissions.ts'
 import type { AccessQuery, Decision, GuardAdapter, PolicyAdapter } from './adapter.ts'
 import type { Question } from './engine/model.ts'
+import { PermitRefusalError } from './permit-client.ts'
 import { EVERYWHERE, resourceInPermit } from './permit-names.ts'
 
 type Dependencies = {
@@ -27,13 +28,20 @@ export function createPermitGuard({ scopes, permit, fallsBack, onFallback }: Dep
         const { allowed } = await permit.check(questionOf(query, query.principal.userId, decision))
         return allowed ? decision : { allowed: false, reason: 'not_held' }
       } catch (error) {
-        const isAway = error instanceof AppError && error.code === 'policy_engine_unavailable'
-        if (!isAway || !fallsBack) throw error
+        const fault = asFaultOfPermit(error)
+        const isAway = fault instanceof AppError && fault.code === 'policy_engine_unavailable'
+        if (!isAway || !fallsBack) throw fault
         onFallback()
         return decision
       }
     },
   }
+}
+
+/** The question is our own, so that whoever makes a request cannot mend it when Permit does not take it. */
+function asFaultOfPermit(error: unknown): unknown {
+  const isRefusal = error instanceof AppError && error.cause instanceof PermitRefusalError
+  return isRefusal ? new AppError('policy_engine_unavailable', { cause: error, retryAfterSeconds: 1 }) : error
 }
 
 function questionOf({ permission, principal }: AccessQuery, userId: string, { reason }: Decision): Question {

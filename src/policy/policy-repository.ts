@@ -92,6 +92,7 @@ export type LoadedPolicy = {
 
 export type PolicyRepository = ReturnType<typeof createPolicyRepository>
 
+/** The statements that load the policy of an environment. */
 export function createPolicyRepository({ pool, prepare }: Database) {
   return {
     /** All that the policy of an environment says, built-in resources and roles left out, in one statement. */

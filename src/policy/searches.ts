@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { AppError } from '../errors.ts'
+import { readPageToken, writePageToken } from '../page-tokens.ts'
 
 /** Where a page begins, and how many results it may hold. */
 export type SearchPage = { limit?: number | undefined; token?: string | undefined }
@@ -50,16 +51,11 @@ export async function search({ page, question, list, select }: Search): Promise<
   return { results, nextToken: after === undefined ? undefined : tokenOf(digest, after) }
 }
 
-const tokenOf = (digest: string, position: string): string =>
-  Buffer.from(JSON.stringify([digest, position])).toString('base64url')
+const tokenOf = (digest: string, position: string): string => writePageToken([digest, position])
 
 function positionOf(token: string, digest: string): string {
-  try {
-    const read: unknown = JSON.parse(Buffer.from(token, 'base64url').toString('utf8'))
-    if (Array.isArray(read) && read.length === 2 && read[0] === digest && isPosition(read[1])) return read[1]
-  } catch {
-    // Not JSON: refused below, as any other text that is no token.
-  }
+  const [known, position, ...more] = readPageToken(token)
+  if (known === digest && isPosition(position) && more.length === 0) return position
   throw new AppError('validation_failed', {
     errors: [
       { pointer: '/body/page/token', detail: 'must be the token of the page before, for the same question' },

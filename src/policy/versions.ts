@@ -69,6 +69,7 @@ export type Known = { environmentId: string; version: number | undefined }
 
 export type VersionsRepository = ReturnType<typeof createVersionsRepository>
 
+/** The statements that tell how far environments are, and what has changed in them. */
 export function createVersionsRepository({ db, pool, prepare }: Database) {
   return {
     /** How far each environment is by now, in one statement. */

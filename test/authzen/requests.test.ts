@@ -345,17 +345,23 @@ t.test('the reason is told when the request or the configuration wants it, and n
 
   t.same(await quiet.evaluate(...reads), { decision: true })
   t.same(await quiet.evaluate(...reads, { options: { reason: 'yes' } }), { decision: true })
-  t.match(await quiet.evaluate(...reads, wants), { decision: true, context: { reason: /role/ } })
-  t.match(await quiet.evaluate(...writes, wants), { decision: true, context: { reason: /attribute/ } })
-  t.match(await quiet.evaluate(...flies, wants), { decision: false, context: { reason: /no such action/ } })
+  const becauseOfRole = { decision: true, context: { reason: 'reader in default may record:read' } }
+  const becauseOfRule = { decision: true, context: { reason: 'alice may record:write on not_archived' } }
+  const becauseOfNothing = { decision: false, context: { reason: 'record has no action fly' } }
+  t.same(await quiet.evaluate(...reads, wants), becauseOfRole)
+  t.same(await quiet.evaluate(...writes, wants), becauseOfRule)
+  t.same(await quiet.evaluate(...flies, wants), becauseOfNothing)
   t.match(await quiet.evaluate({ type: 'robot', id: 'r2' }, action('read'), record('record-1'), wants), {
     decision: false,
     context: { reason: /type of subject/ },
   })
-  t.match(await quiet.evaluateAll({ ...GOOD, evaluations: [{}], ...wants }), [
-    { context: { reason: /role/ } },
-  ])
-  t.match(await talkative.evaluate(...reads), { decision: true, context: { reason: /role/ } })
+  const evaluations = [{}, { action: action('fly') }, { action: action('write') }]
+  const [first, ...rest] = [becauseOfRole, becauseOfNothing, becauseOfRule]
+  const asked = { subject: user('alice'), action: action('read'), resource: record('record-1'), evaluations }
+  t.same(await quiet.evaluateAll({ ...asked, ...wants }), [first, ...rest])
+  const untilYes = { reason: true, evaluations_semantic: 'permit_on_first_permit' }
+  t.same(await quiet.evaluateAll({ ...asked, options: untilYes }), [first])
+  t.same(await talkative.evaluate(...reads), becauseOfRole)
 })
 
 t.test('the types of subjects that are users are configured', async (t) => {

@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
 import { buildTestApp } from '../helpers/app.ts'
 import { isProblem, pointersOf } from '../helpers/hostile.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { action, applied, asking, EVALUATION, EVALUATIONS, SEARCHES, succeeded, user } from './certified.ts'
 
 const page = (id: string, properties?: Record<string, unknown>) => ({
@@ -145,7 +146,18 @@ t.test('who is bound to an account asks about that one, and hears of no other', 
       { subject: user('ann'), resource: page('x') },
     ],
   })
-  t.match(answers, [{ decision: false, context: { error: { status: 403 } } }, { decision: true }])
+  matchEach(t, answers, [{ decision: false, context: { error: { status: 403 } } }, { decision: true }])
+
+  const wants = { options: { reason: true } }
+  t.match((await inAcme.evaluate(user('ann'), read, page('x'), wants)).context, {
+    reason: /in acme may page:read/,
+  })
+  const reasons = [user('ben'), user('nobody')].map(
+    async (subject) => (await inAcme.evaluate(subject, read, page('x'), wants)).context?.reason,
+  )
+  const [ofBen, ofNobody] = await Promise.all(reasons)
+  t.ok(ofBen)
+  t.equal(ofBen, ofNobody, 'not even whether somebody is known elsewhere')
 })
 
 t.test('searches of who is bound to an account range over its people and things only', async (t) => {

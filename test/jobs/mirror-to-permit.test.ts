@@ -13,6 +13,8 @@ import {
 import { SYSTEM } from '../../src/principal.ts'
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
+import { matchEach } from '../helpers/matching.ts'
+import { eventually } from '../helpers/processes.ts'
 import { may } from '../policy/adapter-contract.ts'
 import { newEnvironment, storeFacts, storePolicy } from '../policy/loading.ts'
 import { buildPermit, buildUserOf, type PermitDouble } from '../policy/permit-double.ts'
@@ -80,7 +82,7 @@ t.test('jobs name what changed, and hold nothing else', async (t) => {
     `select payload, key, queue_name, priority from graphile_worker._private_jobs jobs
       left join graphile_worker._private_job_queues q on q.id = jobs.job_queue_id where payload->>'kind' = 'user'`,
   )
-  t.match(rows, [
+  matchEach(t, rows, [
     {
       payload: { kind: 'user', ref: id },
       key: `mirror:user:${id}`,
@@ -114,7 +116,11 @@ t.test('while Permit is away jobs wait, and then everything arrives', async (t) 
   await postern.services.jobs.runDue()
   t.match(await queue(), { pending: 4, failed: 4 })
   t.ok((await queue()).oldestAt)
-  t.match((await queue()).errors, [/^Permit is not available: unreachable/])
+  matchEach(
+    t,
+    (await queue()).errors,
+    Array.from({ length: 4 }, () => /^Permit is not available: unreachable/),
+  )
 
   await services.roles.removeAssignment(SYSTEM, anna, assignment)
   await services.users.setActive(SYSTEM, bert, false)
@@ -207,6 +213,104 @@ t.test('roles that only Permit knows are left alone, others are made equal', asy
   t.same((await theirs.roles.listAssignments(id)).map(({ role }) => role.key).sort(), ['reader', 'theirs'])
 })
 
+t.test('a change made while a job runs is not put off until a role ends', async (t) => {
+  const { permit, postern, services, create, give, north, permitAllows, db } = await buildPair(t)
+  const anna = await create('anna')
+  const expiresAt = new Date(Date.now() + 7_776_000_000)
+  await services.roles.assignFurther(SYSTEM, anna, await postern.roleId('reader'), north, { expiresAt })
+  const assignment = await give(anna, 'editor')
+  await postern.settled()
+  t.equal(await permitAllows('anna', 'write'), true)
+
+  let open = (): void => {}
+  permit.set({ opensAfter: new Promise<void>((resolve) => (open = resolve)) })
+  permit.requests.length = 0
+  await services.users.updateUser(SYSTEM, anna, { firstName: 'Anna' }, undefined)
+  const running = services.jobs.runDue()
+  await eventually(async () => permit.requests.length > 0)
+  await services.roles.removeAssignment(SYSTEM, anna, assignment)
+  open()
+  await running
+  await postern.settled()
+
+  t.equal(await permitAllows('anna', 'write'), false)
+  t.equal(await permitAllows('anna', 'read'), true)
+  const { rows } = await db.query<{ run_at: Date }>(
+    `select run_at from graphile_worker.jobs where key = 'mirror:user-ends:${anna}'`,
+  )
+  t.same(rows, [{ run_at: expiresAt }], 'and the end is waited for')
+})
+
+t.test('who is deleted or erased is refused at once, and gone from Permit with the next sync', async (t) => {
+  const { permit, postern, services, create, give, decisions, permitAllows, db } = await buildPair(t)
+  const ids = new Map<string, string>()
+  for (const key of ['anna', 'bert', 'cyd']) {
+    ids.set(key, await create(key))
+    await give(ids.get(key) ?? '', 'reader')
+  }
+  await create('dora')
+  await services.accounts.createAccount(SYSTEM, { name: 'south', key: 'south' })
+  await postern.settled()
+  const aged = (tenant: string) => ({
+    ...may('stranger', 'sign', tenant),
+    user: { key: 'stranger', attributes: { age: 30 } },
+  })
+  t.same(await allowed(['anna', 'bert', 'cyd'].map((key) => may(key))), [true, true, true])
+  t.same(await allowed([aged('north'), aged('south')]), [true, true])
+
+  // As a process without Permit leaves it.
+  await db.query("update users set deleted_at = now() where key in ('anna', 'dora')")
+  await db.query("update accounts set deleted_at = now() where key = 'south'")
+  await services.users.deleteUser(SYSTEM, ids.get('bert') ?? '', undefined)
+  await services.modelOf(DEFAULT_ENVIRONMENT).erasure.eraseUser(SYSTEM, ids.get('cyd') ?? '')
+  await postern.services.policyCache.catchUp()
+
+  const questions = ['anna', 'bert', 'cyd', ids.get('anna') ?? ''].map((key) => may(key))
+  t.same(await allowed(questions), [false, false, false, false], 'whom Permit knows')
+  t.equal(await permitAllows('anna'), true)
+  for (const key of ['anna', 'bert', 'cyd']) t.same(await decisions.userPermissions({ user: { key } }), [])
+  t.same(await allowed([aged('north'), aged('south')]), [true, false])
+  t.match(await decisions.check({ ...may('\0'), resource: { type: 'document', tenant: '\0' } }), {
+    allowed: false,
+  })
+
+  await postern.permit.jobs.enqueue([{ kind: 'everything' }])
+  await postern.settled()
+  const { rows } = await permit.postern.services.database.pool.query(
+    "select key from users where key in ('anna', 'bert', 'cyd', 'dora') and deleted_at is null",
+  )
+  t.same(rows, [])
+  t.notOk(await permit.postern.services.accounts.findByKeyOrId('south'))
+
+  async function allowed(asked: ReturnType<typeof may>[]): Promise<boolean[]> {
+    return (await decisions.checkMany(asked)).map(({ allowed }) => allowed)
+  }
+})
+
+t.test('what is cleared here is cleared there', async (t) => {
+  const { permit, postern, services, north, create } = await buildPair(t)
+  const anna = await create('anna')
+  await services.users.updateUser(SYSTEM, anna, { firstName: 'Anna', lastName: 'Arlt' }, undefined)
+  await services.accounts.updateAccount(SYSTEM, north, { description: 'Up there' }, undefined)
+  const theirs = async () => {
+    await postern.settled()
+    const { users, accounts } = permit.postern.services
+    const { rows } = await permit.postern.services.database.pool.query<{ id: string }>(
+      "select id from users where key = 'anna'",
+    )
+    const { email, firstName, lastName } = await users.getUser(rows[0]?.id ?? '')
+    return [email, firstName, lastName, (await accounts.findByKeyOrId('north'))?.description]
+  }
+  t.same(await theirs(), ['anna@postern.test', 'Anna', 'Arlt', 'Up there'])
+
+  await services.users.updateUser(SYSTEM, anna, { email: null, firstName: null, lastName: null }, undefined)
+  // What is told of an account goes along with what counts for decisions.
+  const change = { description: null, attributes: { region: 'north' } }
+  await services.accounts.updateAccount(SYSTEM, north, change, undefined)
+
+  t.same(await theirs(), [null, null, null, null])
+})
+
 t.test('a role that ends is taken away when it ends', async (t) => {
   const { postern, services, create, north, permitAllows, decisions } = await buildPair(t)
   const anna = await create('anna')
@@ -263,6 +367,19 @@ t.test('the guard asks Permit once it knows the built-in roles', async (t) => {
   t.equal((await postern.root.get(users)).statusCode, 200)
   t.equal((await admin.client.get(own)).statusCode, 200)
   t.equal((await admin.client.get(users)).statusCode, 403)
+
+  const { accounts } = postern.services
+  const { id: namesake } = await accounts.createAccount(SYSTEM, { name: 'everywhere', key: EVERYWHERE })
+  await accounts.updateAccount(SYSTEM, namesake, { isActive: false }, undefined)
+  await postern.settled()
+  t.equal((await postern.root.get(users)).statusCode, 200, 'an account of that name is another thing')
+  await accounts.deleteAccount(SYSTEM, namesake, undefined)
+  await postern.settled()
+  t.equal((await postern.root.get(users)).statusCode, 200, 'also when it goes')
+
+  permit.set({ status: 422 })
+  t.equal((await postern.root.get(users)).statusCode, 503, 'the question is none of the caller')
+  permit.set('open')
 
   const theirs = permit.postern.services
   await theirs.roles.updateRole(

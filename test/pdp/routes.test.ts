@@ -108,6 +108,52 @@ t.test('the PDP', async (t) => {
       },
     })
     t.notOk('debug' in (await pdp.post('/allowed', question('ada', 'read'))).json())
+
+    const bulk = [
+      question('ada', 'read'),
+      { ...question('ada', 'edit'), use_debugger: true },
+      { ...question('ada', 'read'), use_debugger: false },
+      { ...question('ada', 'read'), use_debugger: true },
+    ]
+    const [first, second, third, fourth] = (await pdp.post('/allowed/bulk', bulk)).json().allow
+    t.same([first, third], [YES, YES])
+    t.match([second, fourth], {
+      0: { ...NO, debug: { rbac: { code: 'no_permission' } } },
+      1: { ...YES, debug: { rbac: { code: 'allow' } } },
+    })
+  })
+
+  await t.test('is connected to itself, and tells how it is as OPA does', async (t) => {
+    t.same((await reader.get('/control-plane/connectivity')).json(), {
+      control_plane_connectivity_disabled: false,
+      offline_mode_enabled: false,
+    })
+    for (const change of ['enable', 'disable']) {
+      const refused = await pdp.post(`/control-plane/connectivity/${change}`)
+      t.same(
+        [refused.statusCode, refused.json()],
+        [400, { detail: `Cannot ${change} control plane connectivity: offline mode is not enabled` }],
+      )
+    }
+    for (const what of ['ready', 'healthy'])
+      t.same((await reader.get(`/healthchecks/opa/${what}`)).json(), { result: true })
+    t.same((await reader.get('/healthchecks/opa/system')).json(), { result: { ready: true, healthy: true } })
+    t.same(
+      (await postern.anonymous.get('/ready?check_cache=true')).json(),
+      (await postern.anonymous.get('/ready')).json(),
+    )
+  })
+
+  await t.test('derives a role of a tenant from nothing', async (t) => {
+    const derived = {
+      key: 'steward',
+      name: 'Steward',
+      granted_to: {
+        users_with_role: [{ role: 'editor', on_resource: 'folder', linked_by_relation: 'parent' }],
+      },
+    }
+    t.equal((await pdp.post('/v2/schema/default/default/roles', derived)).statusCode, 422)
+    t.equal((await pdp.get('/v2/schema/default/default/roles/steward')).statusCode, 404)
   })
 
   await t.test('refuses what is no check with 422 and a detail', async (t) => {
@@ -230,6 +276,8 @@ t.test('the PDP', async (t) => {
       t.equal(nobody.statusCode, 401)
       t.same(nobody.json(), { detail: 'Authentication is required' })
     }
+    const wrong = await postern.as('permit_key_wrong').post('/allowed', question('ada', 'read'))
+    t.match([wrong.statusCode, wrong.json()], [401, { detail: String }])
     const guest = await postern.person('GUEST')
     const refused = await guest.client.post('/allowed', question('ada', 'read'))
     t.same([refused.statusCode, typeof refused.json().detail], [403, 'string'])
@@ -279,6 +327,30 @@ t.test('the PDP', async (t) => {
       ['acme'],
     )
   })
+
+  await t.test(
+    'an account administrator hears why of the own members only, and of no other account',
+    async (t) => {
+      const acme = await postern.services.accounts.findByKeyOrId('acme')
+      const globex = await postern.services.accounts.findByKeyOrId('globex')
+      const { client } = await postern.person('ACCOUNT_ADMIN', { accountId: acme?.id ?? '' })
+      const stranger = await postern.person(undefined, { accountId: globex?.id ?? '' })
+      const asked = (user: string) => ({ ...question(user, 'read'), use_debugger: true })
+      const tenantsShown = (answer: {
+        debug?: { request: { user: { attributes: { tenants: string[] } } } }
+      }) => answer.debug?.request.user.attributes.tenants
+
+      const member = (await client.post('/allowed', asked('ada'))).json()
+      t.match(member, { ...YES, debug: { rbac: { code: 'allow' } } })
+      t.same(tenantsShown(member), ['acme'])
+      t.same(tenantsShown((await pdp.post('/allowed', asked('ada'))).json()), ['acme', 'globex'])
+      for (const user of [stranger.id, 'nobody']) {
+        t.same((await client.post('/allowed', asked(user))).json(), NO)
+        t.same((await client.post('/allowed/bulk', [asked(user)])).json(), { allow: [NO] })
+      }
+      t.same(tenantsShown((await pdp.post('/allowed', asked(stranger.id))).json()), ['globex'])
+    },
+  )
 })
 
 t.test('with POLICY_DEBUG every answer says why', async (t) => {

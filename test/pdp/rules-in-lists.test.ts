@@ -88,7 +88,7 @@ t.test('lists that ask rules too', async (t) => {
         })
       ).json<Record<string, { permissions: string[]; roles: string[] }>>()
     const types = ['__tenant', 'document', 'page', 'page']
-    t.match(await permissions('ann', types), {})
+    t.same(await permissions('ann', types), {})
     await python.post('/v2/facts/default/default/role_assignments', {
       user: 'ann',
       role: 'reader',

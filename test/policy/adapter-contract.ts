@@ -1,12 +1,19 @@
+import { and, eq, isNotNull } from 'drizzle-orm'
 import type { Test } from 'tap'
-import type { PolicyAdapter } from '../../src/policy/adapter.ts'
+import { DEFAULT_ENVIRONMENT, transact } from '../../src/db/client.ts'
+import { roleAssignments, roles } from '../../src/db/schema.ts'
+import type { Decisions } from '../../src/policy/decisions.ts'
 import type { Question } from '../../src/policy/engine/model.ts'
 import { SYSTEM } from '../../src/principal.ts'
+import type { AssignmentTerms } from '../../src/roles/service.ts'
+import type { UserInput } from '../../src/users/service.ts'
 import type { TestApp } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
+import { matchEach } from '../helpers/matching.ts'
+import { eventually } from '../helpers/processes.ts'
 
 /** An engine, the Postern whose users, accounts and roles it decides by, and how to wait until it knows them. */
-export type Candidate = { postern: TestApp; adapter: PolicyAdapter; settled: () => Promise<void> }
+export type Candidate = { postern: TestApp; adapter: Decisions; settled: () => Promise<void> }
 
 type MakeAdapter = (t: Test) => Promise<Candidate>
 
@@ -47,6 +54,76 @@ export async function policyAdapterContract(t: Test, makeAdapter: MakeAdapter): 
 
     t.equal(await allows(aged(30)), true)
     t.equal(await allows(aged(10)), false)
+  })
+
+  await t.test('what is stored of a user is looked at, as it is now', async (t) => {
+    const { may, allows, people, postern, idOf } = await world()
+    await people('anna', 'north', { firstName: 'Anna', attributes: { age: 30 } })
+    t.equal(await allows(may('anna', 'sign')), true)
+    t.equal(await allows(may('anna', 'file')), true)
+
+    const change = { firstName: null, attributes: { age: 10 } }
+    await postern.services.users.updateUser(SYSTEM, idOf('anna'), change, undefined)
+
+    t.equal(await allows(may('anna', 'sign')), false)
+    t.equal(await allows(may('anna', 'file')), false, 'a name that is cleared')
+  })
+
+  await t.test('a role on one instance holds there and nowhere else', async (t) => {
+    const { may, named, allows, adapter, people, giveOn, take, postern, accountOf } = await world()
+    await people('anna', 'north')
+    for (const key of ['first', 'second']) {
+      const instance = { resource: 'document', key: named(key), account: accountOf('north') }
+      await postern.services.modelOf(DEFAULT_ENVIRONMENT).instances.createInstance(SYSTEM, instance)
+    }
+    const assignment = await giveOn('anna', 'author', `document:${named('first')}`)
+    const on = (key: string, action = 'sign', tenant = 'north') => {
+      const question = may('anna', action, tenant)
+      return { ...question, resource: { ...question.resource, key: named(key) } }
+    }
+
+    t.equal(await allows(on('first')), true)
+    t.equal(await allows(on('first', 'read')), false)
+    t.equal(await allows(on('first', 'sign', 'south')), false)
+    t.equal(await allows(on('second')), false)
+    t.equal(await allows(may('anna', 'sign')), false)
+    matchEach(
+      t,
+      await adapter.userPermissions({ user: { key: named('anna') }, resourceTypes: ['document'] }),
+      [{ on: { kind: 'instance', instance: { key: named('first') } }, permissions: ['document:sign'] }],
+    )
+
+    await take('anna', assignment)
+    t.equal(await allows(on('first')), false)
+  })
+
+  await t.test('a role holds until it ends', async (t) => {
+    const { may, allows, people, give, postern } = await world()
+    await people('anna', 'north')
+    const assignment = await give('anna', 'reader', 'north', { expiresAt: new Date(Date.now() + 3_600_000) })
+    t.equal(await allows(may('anna')), true)
+
+    const endsAt = new Date(Date.now() + 300)
+    await transact(postern.services.database.db, async (tx) => {
+      await tx.update(roleAssignments).set({ expiresAt: endsAt }).where(eq(roleAssignments.id, assignment))
+    })
+
+    await eventually(async () => !(await allows(may('anna'))))
+    t.ok(Date.now() >= endsAt.getTime(), 'and not before')
+  })
+
+  await t.test('somebody stored is asked about in their own accounts, a stranger in all', async (t) => {
+    const { named, adapter, people, settled } = await world()
+    await people('anna', 'north', { attributes: { age: 30 } })
+    await settled()
+    const where = async (user: Question['user']) =>
+      (await adapter.checkAllTenants({ user, action: { name: 'sign' }, resource: { type: 'document' } })).map(
+        ({ tenant }) => tenant.key,
+      )
+
+    t.same(await where({ key: named('anna') }), [named('north')])
+    const everywhere = await where({ key: 'stranger', attributes: { age: 30 } })
+    t.ok(everywhere.includes(named('north')) && everywhere.includes(named('south')))
   })
 
   await t.test('many questions are answered in their order', async (t) => {
@@ -137,7 +214,10 @@ export async function policyAdapterContract(t: Test, makeAdapter: MakeAdapter): 
     t.equal(await allows(may('anna')), true)
 
     await postern.services.users.deleteUser(SYSTEM, idOf('anna'), undefined)
-    t.equal(await allows(may('anna')), false)
+    t.equal((await adapter.check(may('anna'))).allowed, false, 'deleted: at once')
+    t.same(await adapter.checkAllTenants(may('anna')), [])
+    t.same(await adapter.userPermissions({ user: { key: named('anna') } }), [])
+    t.equal(await allows(may('anna')), false, 'and later')
   })
 
   await t.test('nothing is allowed in an account that is not active', async (t) => {
@@ -155,13 +235,14 @@ export async function policyAdapterContract(t: Test, makeAdapter: MakeAdapter): 
   })
 
   await t.test('a user who gets another key is the same person', async (t) => {
-    const { may, named, allows, people, give, postern, idOf } = await world()
+    const { may, named, allows, people, give, postern, idOf, adapter } = await world()
     await people('anna', 'north')
     await give('anna', 'reader', 'north')
     t.equal(await allows(may('anna')), true)
 
     await postern.services.users.updateUser(SYSTEM, idOf('anna'), { key: named('anne') }, undefined)
 
+    t.equal((await adapter.check(may('anna'))).allowed, false, 'at once')
     t.equal(await allows(may('anne')), true)
     t.equal(await allows(may('anna')), false)
   })
@@ -188,8 +269,9 @@ export async function policyAdapterContract(t: Test, makeAdapter: MakeAdapter): 
       account,
       accountOf,
       idOf,
-      people: async (key: string, home: string) => {
+      people: async (key: string, home: string, fields: Pick<UserInput, 'firstName' | 'attributes'> = {}) => {
         const user = await services.users.createUser(SYSTEM, {
+          ...fields,
           key: named(key),
           email: `${named(key)}@postern.test`,
           password: PASSWORD,
@@ -197,10 +279,17 @@ export async function policyAdapterContract(t: Test, makeAdapter: MakeAdapter): 
         })
         ids.set(key, user.id)
       },
-      give: async (user: string, role: string, accountKey: string | null) => {
+      give: async (user: string, role: string, accountKey: string | null, terms?: AssignmentTerms) => {
         const accountId = accountKey === null ? null : accountOf(accountKey)
         const roleId = await postern.roleId(role)
-        return (await services.roles.assignFurther(SYSTEM, idOf(user), roleId, accountId)).id
+        return (await services.roles.assignFurther(SYSTEM, idOf(user), roleId, accountId, terms)).id
+      },
+      giveOn: async (user: string, role: string, instance: string) => {
+        const [{ id: roleId = '' } = {}] = await services.database.db
+          .select()
+          .from(roles)
+          .where(and(eq(roles.key, role), isNotNull(roles.resourceId)))
+        return (await services.roles.assignFurther(SYSTEM, idOf(user), roleId, undefined, { instance })).id
       },
       take: async (user: string, assignment: string) =>
         await services.roles.removeAssignment(SYSTEM, idOf(user), assignment),

@@ -343,6 +343,121 @@ t.test('a cache smaller than a question evicts, and the answers stay right', asy
   for (const { entries, kind } of services.policyCache.state().kinds) t.ok(entries <= 10, kind)
 })
 
+t.test(
+  'what is large takes the place of many in the cache, and more than all of it is not kept',
+  async (t) => {
+    const { services, environmentId, allows } = await buildProcess(t, { POLICY_CACHE_INSTANCES: '10' })
+    const inFolder = (key: string, kibibytes: number) => ({
+      type: 'document',
+      key,
+      tenant: 'north',
+      attributes: { text: 'x'.repeat(kibibytes * 1024) },
+      subjects: { parent: ['folder:inner'] },
+    })
+    await storeFacts(services, environmentId, {
+      instances: [inFolder('large', 7), inFolder('huge', 20)],
+      users: Array.from({ length: 4 }, (_, n) => ({ key: `u${n}`, attributes: { text: 'x'.repeat(100) } })),
+    })
+    const entriesOf = (kind: string) =>
+      services.policyCache.state().kinds.find((one) => one.kind === kind)?.entries
+
+    for (const key of ['plan', 'none', 'nothing']) await allows(may('bert', 'read', key))
+    t.equal(entriesOf('instances'), 5)
+    t.equal(await allows(may('bert', 'read', 'large')), true)
+    t.equal(entriesOf('instances'), 3, 'all that is left beside it')
+    for (let round = 0; round < 2; round++) t.equal(await allows(may('bert', 'read', 'huge')), true)
+    t.ok((entriesOf('instances') ?? 0) <= 3)
+    for (let n = 0; n < 4; n++) await allows(may(`u${n}`))
+    t.equal(entriesOf('users'), 5, 'an ordinary person counts as one')
+  },
+)
+
+t.test('a fan wider than one statement loads is decided, whichever part of it comes later', async (t) => {
+  const { services, environmentId, allows } = await buildProcess(t)
+  await storeFacts(services, environmentId, {
+    instances: [
+      { type: 'folder', key: 'top', tenant: 'north' },
+      { type: 'document', key: 'wide', tenant: 'north' },
+    ],
+    users: [{ key: 'wim', roles: [{ role: 'owner', instance: 'folder:top' }] }],
+  })
+  // Without triggers, which would take a second.
+  await behind(
+    services,
+    `do $$ declare place record; begin
+      alter table resource_instances disable trigger user;
+      alter table relationship_tuples disable trigger user;
+      select top.environment_id, top.account_id, top.resource_id, top.id as top, wide.id as wide,
+          up.id as up, down.id as down into strict place
+        from resource_instances top
+        join resource_instances wide on wide.environment_id = top.environment_id and wide.key = 'wide'
+        join relations up on up.resource_id = top.resource_id and up.key = 'parent'
+        join relations down on down.resource_id = wide.resource_id and down.key = 'parent'
+        where top.environment_id = '${environmentId}' and top.key = 'top';
+      insert into resource_instances (id, environment_id, account_id, resource_id, key)
+        select gen_random_uuid(), place.environment_id, place.account_id, place.resource_id, 'fan' || n
+        from generate_series(1, 10001) n;
+      insert into relationship_tuples (id, environment_id, account_id, subject_id, relation_id, object_id)
+        select gen_random_uuid(), environment_id, account_id, id, place.down, place.wide
+        from resource_instances where environment_id = place.environment_id and key like 'fan%';
+      insert into relationship_tuples (id, environment_id, account_id, subject_id, relation_id, object_id)
+        select gen_random_uuid(), environment_id, account_id, place.top, place.up, id
+        from resource_instances where environment_id = place.environment_id and key = 'fan10001';
+    end $$`,
+  )
+
+  t.equal(await allows(may('wim', 'read', 'wide')), true)
+  t.equal(await allows(may('bert', 'read', 'wide')), false)
+})
+
+t.test('of who holds too many roles on instances none counts, and what needs them is refused', async (t) => {
+  const { services, environmentId, decisions } = await buildProcess(t)
+  await storeFacts(services, environmentId, {
+    users: [
+      {
+        key: 'robot',
+        roles: [
+          { role: 'editor', tenant: 'south' },
+          { role: 'owner', instance: 'folder:root' },
+        ],
+      },
+    ],
+  })
+  const onPlan = async () => await decisions.check(may('robot', 'read', 'plan'))
+  t.match(await onPlan(), { allowed: true, source: 'rebac' })
+
+  // 100,000 more, which nobody has to write.
+  await behind(
+    services,
+    `do $$ begin
+      alter table role_assignments rename to written;
+      create view role_assignments as
+        select id, environment_id, user_id, role_id, account_id, resource_instance_id, expires_at from written
+        union all
+        select gen_random_uuid(), environment_id, user_id, role_id, account_id, gen_random_uuid(), expires_at
+        from written, generate_series(1, 100000) where resource_instance_id is not null;
+      update users set first_name = 'R' where environment_id = '${environmentId}' and key = 'robot';
+    end $$`,
+  )
+  await services.policyCache.catchUp()
+
+  t.match(await onPlan(), { allowed: false, refusal: 'graph_too_large' })
+  t.match(await decisions.explain(may('robot', 'read', 'plan')), {
+    decision: { allowed: false },
+    rebac: { code: 'graph_too_large' },
+  })
+  t.equal((await decisions.check(may('robot', 'write', 'plan', 'south'))).source, 'rbac')
+  t.match(await decisions.check(may('robot', 'write')), { allowed: false, refusal: undefined })
+  await t.rejects(decisions.userPermissions({ user: { key: 'robot' } }), { code: 'answer_too_large' })
+  const { user: _, ...readers } = may('robot', 'read', 'plan')
+  await t.rejects(decisions.authorizedUsers(readers), { code: 'answer_too_large' })
+  const inAccounts = { user: { key: 'robot' }, resourceTypes: ['__tenant'] }
+  t.same(
+    (await decisions.userPermissions(inAccounts)).map(({ permissions }) => permissions),
+    [['document:read', 'document:write']],
+  )
+})
+
 t.test('names that no key can be are those of nobody', async (t) => {
   const { allows } = await buildProcess(t)
 
@@ -405,6 +520,29 @@ t.test('another process follows, told by Postgres', async (t) => {
 
   t.equal(await allows(may('carla')), true)
   t.equal(await eventually(true, there), true)
+})
+
+t.test('a process that listens learns of a write that nobody told it', async (t) => {
+  const { services, url, environmentId } = await buildProcess(t)
+  // No question asks the database by itself, and no other work of the process does.
+  const other = processOn(t, url, { POLICY_MAX_STALENESS: '600' })
+  other.policyCache.start(url)
+  const isListening = () => other.policyCache.state().isListening
+  const there = async () => (await other.modelOf(environmentId).decisions.check(may('carla'))).allowed
+  await there()
+  t.equal(await eventually(true, async () => isListening()), true)
+  // Until then it asked more often.
+  await eventually(true, async () => other.policyCache.state().stalenessSeconds > 0.5)
+
+  const notifying = (state: string) => `alter table policy_versions ${state} trigger policy_versions_notify`
+  await behind(services, notifying('disable'))
+  await storeFacts(services, environmentId, {
+    users: [{ key: 'carla', roles: [{ role: 'editor', tenant: 'north' }] }],
+  })
+  await behind(services, notifying('enable'))
+
+  t.equal(await eventually(true, async () => !isListening() || (await there())), true)
+  t.equal(isListening(), true, 'all the while')
 })
 
 t.test('a process whose LISTEN connection was ended follows all the same, and listens again', async (t) => {

@@ -8,12 +8,12 @@ import { buildTestApp, type TestApp } from '../helpers/app.ts'
 import { apiKey, listenForSdk } from '../helpers/permit.ts'
 import { type PolicyDraft, storePolicy } from './loading.ts'
 
-/** A policy of an application with one of each: a role, a role on instances, a rule over attributes. */
+/** A policy of an application with one of each: a role, a role on instances, rules over attributes and names. */
 export const POLICY: PolicyDraft = {
   resources: [
     {
       key: 'document',
-      actions: ['read', 'write', 'sign'],
+      actions: ['read', 'write', 'sign', 'file'],
       relations: [],
       roles: [
         {
@@ -30,8 +30,14 @@ export const POLICY: PolicyDraft = {
     { key: 'editor', permissions: ['document:read', 'document:write'], extends: [] },
     { key: 'reader', permissions: ['document:read'], extends: [] },
   ],
-  userSets: [{ key: 'adults', conditions: { 'user.age': { 'greater-than': 17 } }, parent: null }],
-  rules: [{ users: { set: 'adults' }, resources: { resource: 'document' }, permission: 'document:sign' }],
+  userSets: [
+    { key: 'adults', conditions: { 'user.age': { 'greater-than': 17 } }, parent: null },
+    { key: 'annas', conditions: { 'user.first_name': { equals: 'Anna' } }, parent: null },
+  ],
+  rules: [
+    { users: { set: 'adults' }, resources: { resource: 'document' }, permission: 'document:sign' },
+    { users: { set: 'annas' }, resources: { resource: 'document' }, permission: 'document:file' },
+  ],
 }
 
 /** How the way to Permit is: as it should be, or broken in one of the ways that networks and servers know. */
@@ -45,6 +51,8 @@ export type Way =
   | { body: string }
   /** As it should be for so many requests, and then no answer. */
   | { answers: number }
+  /** As it should be, but later. */
+  | { opensAfter: Promise<unknown> }
 
 /** Another Postern, which plays Permit, and a way to it that can be broken. */
 export async function buildPermit(t: Test) {
@@ -98,7 +106,9 @@ async function settled(
 }
 
 /** How the way is for one request, which is counted where they are. */
-function answerLeft(way: Way): Exclude<Way, { answers: number }> {
+function answerLeft(
+  way: Exclude<Way, { opensAfter: unknown }>,
+): Exclude<Way, { answers: number } | { opensAfter: unknown }> {
   if (typeof way !== 'object' || !('answers' in way)) return way
   return way.answers-- > 0 ? 'open' : 'slow'
 }
@@ -110,8 +120,12 @@ async function wayTo(t: Test, target: string) {
   const hanging = new Set<Socket>()
   const requests: { method: string; path: string }[] = []
 
-  const server = createServer((request, reply) => {
+  const server = createServer(async (request, reply) => {
     requests.push({ method: request.method ?? '', path: request.url ?? '' })
+    if (typeof state === 'object' && 'opensAfter' in state) {
+      await state.opensAfter
+      state = 'open'
+    }
     const current = answerLeft(state)
     if (current === 'cut') {
       request.socket.destroy()

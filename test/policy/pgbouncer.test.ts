@@ -1,10 +1,10 @@
 import t, { type Test } from 'tap'
 import { buildTestApp, type Client, type TestApp } from '../helpers/app.ts'
 import { PASSWORD, SECRET_KEY, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
-import { freshDatabase } from '../helpers/database.ts'
+import { freshDatabase, onServer } from '../helpers/database.ts'
 import { pythonClient } from '../helpers/permit.ts'
 import { bouncerTo, lacksPgbouncer } from '../helpers/pgbouncer.ts'
-import { signIn, startService } from '../helpers/processes.ts'
+import { type Service, signIn, startService } from '../helpers/processes.ts'
 import { isInTime } from './in-time.ts'
 
 const HEADER = 'x-postern-consistency'
@@ -120,16 +120,51 @@ t.test('behind PgBouncer in transaction mode', { skip }, async (t) => {
     })
   })
 
-  await t.test('processes start, serve and see each other', async (t) => {
+  await t.test('processes start, serve and see each other, also what nobody told them', async (t) => {
     const { url } = await freshDatabase(t)
     const bouncer = await bouncerTo(t, url)
-    const env = { DATABASE_URL: bouncer.url, DATABASE_DIRECT_URL: url, DB_PREPARE: 'false', SECRET_KEY }
+    const env = {
+      DATABASE_URL: bouncer.url,
+      DATABASE_DIRECT_URL: url,
+      DB_PREPARE: 'false',
+      SECRET_KEY,
+      // A token of one is one of the other.
+      PUBLIC_URL: 'https://postern.test',
+    }
 
-    const services = await Promise.all([startService(t, env), startService(t, env)])
+    const [first, second] = await Promise.all([startService(t, env), startService(t, env)])
 
-    for (const service of services) {
-      t.equal((await signIn(service, SUPER_ADMIN_EMAIL, PASSWORD)).status, 200)
-      t.equal((await fetch(`${service.url}/health/ready`)).status, 200)
+    t.equal((await signIn(first, SUPER_ADMIN_EMAIL, PASSWORD)).status, 200)
+    const signedIn = await signIn(second, SUPER_ADMIN_EMAIL, PASSWORD)
+    t.equal(signedIn.status, 200)
+    const { access_token: token } = (await signedIn.json()) as { access_token: string }
+    const post = async <T>({ url }: Service, path: string, body: unknown): Promise<T> => {
+      const headers = { 'content-type': 'application/json', authorization: `Bearer ${token}` }
+      const response = await fetch(`${url}${path}`, { method: 'POST', headers, body: JSON.stringify(body) })
+      if (!response.ok) throw new Error(`${response.status} ${await response.text()}`)
+      return (await response.json()) as T
+    }
+    const mayRead = async (service: Service, user: string): Promise<boolean> => {
+      const resource = { type: 'report', tenant: 'default' }
+      const question = { user: { key: user }, action: 'read', resource }
+      return (await post<{ allow: boolean }>(service, '/allowed', question)).allow
+    }
+    const role = await post<{ id: string }>(first, '/api/v1/roles', {
+      name: 'reader',
+      scopes: ['report:read'],
+    })
+
+    for (const key of ['told', 'untold']) {
+      const person = { key, email: `${key}@postern.test`, password: PASSWORD }
+      const user = await post<{ id: string }>(first, '/api/v1/users', person)
+      t.ok(await isInTime(async () => !(await mayRead(second, key))))
+      await onServer(url, async (client) => {
+        const state = key === 'told' ? 'enable' : 'disable'
+        await client.query(`alter table policy_versions ${state} trigger policy_versions_notify`)
+      })
+      await post(first, `/api/v1/users/${user.id}/roles`, { role_id: role.id, account_id: null })
+      t.equal(await mayRead(first, key), true)
+      t.ok(await isInTime(async () => await mayRead(second, key)), key)
     }
   })
 })

@@ -34,6 +34,7 @@ export async function canEnter(folder: string, account: Account): Promise<boolea
   }
 }
 
+/** True if this account may read and run a program, through every folder of its path. */
 export async function canRun(file: string, account: Account): Promise<boolean> {
   return (await canEnter(dirname(file), account)) && (await isPermitted(file, account, 0o5))
 }

@@ -56,6 +56,7 @@ async function setAccess(path: string, mode: number, owner: Account | undefined)
   if (owner) await chown(path, owner.uid, owner.gid)
 }
 
+/** The files and bytes of all parts together. */
 export function sum(parts: Amount[]): Amount {
   return {
     files: parts.reduce((total, part) => total + part.files, 0),

@@ -11,6 +11,7 @@ export function ifMissing<T>(value: T): (error: unknown) => T {
   }
 }
 
+/** True if something is at the path; throws where that cannot be told. */
 export async function exists(path: string): Promise<boolean> {
   return (await stat(path).catch(ifMissing(undefined))) !== undefined
 }
@@ -20,6 +21,7 @@ export async function canonical(path: string): Promise<string> {
   return await realpath(resolve(path)).catch(ifMissing(resolve(path)))
 }
 
+/** Returns when the content of a file is on the disk. */
 export async function syncFile(path: string): Promise<void> {
   const handle = await open(path, 'r')
   await handle.sync().finally(() => handle.close())

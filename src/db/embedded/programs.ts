@@ -61,6 +61,7 @@ export async function makeRunnable(
   return folder
 }
 
+/** Path of a program of Postgres in the folder of its installation. */
 export function program(folder: string, name: string): string {
   return join(folder, 'bin', isWindows ? `${name}.exe` : name)
 }

@@ -21,6 +21,7 @@ export function createSession(config: pg.ClientConfig): Session {
   return { client, socket }
 }
 
+/** Ends the connection, unless it has ended. */
 export async function closeSession({ client, socket }: Session): Promise<void> {
   if (socket.destroyed) return
   socket.ref()

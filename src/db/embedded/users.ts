@@ -17,6 +17,7 @@ export async function attach({ folder }: ServerFiles, session: Session): Promise
   attached.set(folder, session)
 }
 
+/** Ends this process’s use of the server. */
 export async function detach({ folder }: ServerFiles): Promise<void> {
   const session = attached.get(folder)
   attached.delete(folder)

@@ -62,7 +62,7 @@ function mayHoldOnInstance(
   question: Question,
   action: CompiledAction,
 ): boolean {
-  if (!user || !tenant || user.instanceRoles.size === 0) return false
+  if (!user || !tenant || (user.instanceRoles.size === 0 && !user.hasTooManyRoles)) return false
   return keyOf(question) !== undefined && action.resourceRoles.length > 0
 }
 

@@ -90,6 +90,8 @@ export type UserFacts = {
   readonly everywhere: readonly HeldRole[]
   /** Roles held on an instance, by `type:key`. */
   readonly instanceRoles: ReadonlyMap<string, readonly HeldRole[]>
+  /** True: more roles on instances than are looked at, and none is in `instanceRoles`; who needs them is refused. */
+  readonly hasTooManyRoles?: boolean
 }
 
 /** What is stored about an account. */

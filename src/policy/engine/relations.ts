@@ -2,7 +2,7 @@ import type { CompiledDerivation, CompiledResourceRole } from './compile.ts'
 import { isHeld, rolesGivenOn } from './holdings.ts'
 import type { Facts, UserFacts } from './model.ts'
 
-/** One decision looks at no more subjects than this. */
+/** One decision looks at no more subjects than this, and at no more roles of one user on instances. */
 export const MOST_VISITS = 100_000
 
 /**
@@ -18,6 +18,7 @@ export type Walk = {
   isIncomplete: boolean
 }
 
+/** A search for the roles of one user on instances, which has visited nothing yet. `now` is in milliseconds. */
 export const createWalk = (user: UserFacts, facts: Facts, now: number): Walk => ({
   user,
   facts,
@@ -47,6 +48,7 @@ export function findGrant(
   roles: readonly CompiledResourceRole[],
   instance: string,
 ): Grant | undefined {
+  if (walk.user.hasTooManyRoles) walk.isTooLarge = true
   if (walk.user.instanceRoles.size === 0) return undefined
   const wanted = roles.map((role): Grant => ({ role, instance, next: undefined }))
   const given = wanted.find(({ role }) => isGiven(walk, role, instance))

@@ -464,6 +464,31 @@ t.test('20: what is more than one decision may look at is a refusal', async (t) 
 
   t.strictSame(decision, { allowed: false, source: undefined, refusal: 'graph_too_large' })
   t.ok(isTrue({ not: { 'user.list': { array_contains: -1 } } }, {}, { user: { list } }))
+
+  // Rules are asked one after the other, so one that matches before the bound is reached allows.
+  const [anybody, costly] = ['anybody', 'costly'].map((set) => ({
+    users: { set },
+    resources: { resource: 'doc' },
+    permission: 'doc:read',
+  }))
+  const userSets = [
+    { key: 'anybody', conditions: {}, parent: null },
+    {
+      key: 'costly',
+      conditions: { and: [...conditions.and, { 'user.list': { array_contains: -1 } }] },
+      parent: null,
+    },
+  ]
+  const decided = (rules: PolicyDocument['rules']) =>
+    decide(
+      compilePolicy(onlyIf({}, { userSets, rules })),
+      factsOf(aWorld({ tenants })),
+      asks('ann', 'doc:read', { user: { list } }),
+      NOW,
+    )
+  if (!anybody || !costly) throw new Error('two rules')
+  t.match(decided([anybody, costly]), { allowed: true })
+  t.match(decided([costly, anybody]), { allowed: false, refusal: 'graph_too_large' })
 })
 
 t.test('21: somebody unknown is judged by what the question says of them', async (t) => {

@@ -82,7 +82,12 @@ export const EnvSchema = Type.Object({
     'The same database without a pooler in transaction mode, for advisory locks and LISTEN. Default: DATABASE_URL',
     { pattern: '^postgres(ql)?://', patternHint: 'begin with postgres://' },
   ),
-  DATABASE_POOL_MAX: whole('Most connections that this process opens', 2, 500, 10),
+  DATABASE_POOL_MAX: whole(
+    'Most connections for requests; jobs and what listens to the database take up to 11 more',
+    2,
+    500,
+    10,
+  ),
   DATABASE_CONNECT_TIMEOUT_MS: whole('How long a request waits for a free connection', 100, 60_000, 5000),
   DATABASE_STATEMENT_TIMEOUT_MS: whole(
     'Postgres ends a statement after this time; 0 sends no limit (for poolers that refuse start-up parameters)',
@@ -144,13 +149,13 @@ export const EnvSchema = Type.Object({
     }),
   ),
   SMTP_URL: secret(
-    'Where mails are handed in: smtps://user:password@host or smtp://…. With a password TLS is a must. Without SMTP_URL no mail is sent, and what needs one answers 503; with ENVIRONMENT=dev they are printed to the log instead',
+    'Where mails are handed in: smtps://user:password@host or smtp://…. With a password TLS is a must. Without SMTP_URL no mail is sent, and what needs one answers 503; with ENVIRONMENT=dev they are printed to the log instead. Must be set with EMAIL_VERIFICATION=required, unless ENVIRONMENT=dev',
     {
       pattern: '^smtps?://[^/?#\\s]+/?(\\?\\S*)?$',
       patternHint: 'begin with smtp:// or smtps://, and name a host',
     },
   ),
-  MAIL_FROM: text('Sender of the mails: an address, or Name <address>', {
+  MAIL_FROM: text('Sender of the mails: an address, or Name <address>. Must be set with SMTP_URL', {
     default: 'no-reply@localhost',
     maxLength: 320,
     pattern: '^([^<>@"\\r\\n]+ <[^<>@\\s]+@[^<>@\\s]+>|[^<>@\\s]+@[^<>@\\s]+)$',
@@ -426,7 +431,7 @@ export function loadConfig(variables: NodeJS.ProcessEnv = process.env): Config {
       `The configuration has ${faults.length === 1 ? 'a fault' : 'faults'}:\n  ${faults.join('\n  ')}`,
     )
   }
-  return toConfig(env as Env)
+  return toConfig(env as Env, threadPoolSize(variables))
 }
 
 const validate = AjvCompiler()(
@@ -449,7 +454,7 @@ function readEnv(variables: NodeJS.ProcessEnv): { env: Record<string, unknown>; 
     const given = isSecret(schema) ? '' : `, not ${JSON.stringify(variables[name])}`
     faults.push(`${name} must ${expectation(schema)}${given}`)
   }
-  faults.push(...crossFaults(env, faults))
+  faults.push(...crossFaults(env, faults), ...hashingFaults(env, variables))
   return { env, faults }
 }
 
@@ -503,6 +508,15 @@ function kongFaults(env: Record<string, unknown>, faults: readonly string[]): st
   return ['PDP_PORT', 'PDP_KONG_ROUTES']
     .filter((name) => env[name] === undefined && !faults.some((fault) => fault.startsWith(name)))
     .map((name) => `${name} must be set too with PDP_KONG_INTEGRATION=true`)
+}
+
+function hashingFaults(env: Record<string, unknown>, variables: NodeJS.ProcessEnv): string[] {
+  const [wanted, threads] = [Number(env['HASH_CONCURRENCY']), threadPoolSize(variables)]
+  return wanted > threads
+    ? [
+        `HASH_CONCURRENCY must be at most UV_THREADPOOL_SIZE, which is ${threads}; raise that too for ${wanted}`,
+      ]
+    : []
 }
 
 const PERMIT_USERS = ['POLICY_ENGINE', 'POLICY_GUARD', 'POLICY_SHADOW'] as const
@@ -577,13 +591,13 @@ export function expectation(schema: TSchema): string {
   return `have ${rule['minLength'] ?? 0} to ${rule['maxLength'] ?? 'any number of'} characters`
 }
 
-const hashConcurrency = (env: Env): number =>
-  env.HASH_CONCURRENCY || Math.max(1, Math.min(availableParallelism() - 1, threadPoolSize()))
+const hashConcurrency = (env: Env, threads: number): number =>
+  env.HASH_CONCURRENCY || Math.max(1, Math.min(availableParallelism() - 1, threads))
 
 /** How many threads libuv has for hashes, and for reading files and looking up names. */
-const threadPoolSize = (): number => Number(process.env['UV_THREADPOOL_SIZE']) || 4
+const threadPoolSize = (variables: NodeJS.ProcessEnv): number => Number(variables['UV_THREADPOOL_SIZE']) || 4
 
-function toConfig(env: Env) {
+function toConfig(env: Env, threads: number) {
   const port = env.PORT
   return deepFreeze({
     environment: env.ENVIRONMENT,
@@ -662,9 +676,9 @@ function toConfig(env: Env) {
       memoryKib: env.ARGON2_MEMORY_KIB,
       timeCost: env.ARGON2_TIME_COST,
       parallelism: env.ARGON2_PARALLELISM,
-      concurrency: hashConcurrency(env),
+      concurrency: hashConcurrency(env, threads),
       queue: env.HASH_QUEUE,
-      threads: threadPoolSize(),
+      threads,
     },
     policy: {
       cachedUsers: env.POLICY_CACHE_USERS,

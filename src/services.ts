@@ -123,7 +123,7 @@ export function createServices(config: Config, options: ServiceOptions) {
   const jobs = createJobs({
     database,
     repository: jobsRepository,
-    prepare: config.database.prepare,
+    config: config.database,
     onWarning: (details, message) => warnOfJobs(message, details, message),
   })
   observeJobs(metrics, jobs)

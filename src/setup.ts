@@ -100,7 +100,7 @@ async function assertPeppersFit(db: Db, { passwords }: Services): Promise<void> 
  * knows the one before, because processes that still ran with it may have sealed more since.
  */
 async function sealAnew(services: Services): Promise<void> {
-  const { config, database, vault, keys, apiKeys, factors, mailLinks, modelOf } = services
+  const { config, database, vault, keys, apiKeys, factors, mailLinks, webhookSender } = services
   if (config.previousSecretKey === undefined) return
   await transact(database.db, async (tx) => {
     const canary = vault.reseal('canary', (await readSetting(tx, CANARY_NAME)) ?? '')
@@ -108,7 +108,7 @@ async function sealAnew(services: Services): Promise<void> {
     await apiKeys.reseal(tx)
     await factors.reseal(tx)
     await mailLinks.reseal(tx)
-    await modelOf(DEFAULT_ENVIRONMENT).webhooks.reseal(tx)
+    await webhookSender.reseal(tx)
     if (canary !== undefined) await writeSetting(tx, CANARY_NAME, canary)
   })
 }

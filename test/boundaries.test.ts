@@ -392,6 +392,8 @@ const NO_CONTENT_TO_SUPER_ADMINS = '401 403 403 403 403 403 204 401 204 403'
 const CREATED_BY_ADMINS = '401 403 403 403 403 201 201 401 201 403'
 const PDP_IN_ACCOUNT = '401 403 403 200 403 200 200 401 200 200'
 const PDP = '401 403 403 200 200 200 200 401 200 200'
+// There is no offline mode.
+const NO_OFFLINE_MODE = '401 403 403 400 400 400 400 401 400 400'
 
 // biome-ignore format: one row, one line
 const facts = (prefix: string): Row[] => [
@@ -729,6 +731,12 @@ const TABLE: Row[] = [
   ['POST /nginx_allowed', PDP_IN_ACCOUNT, ({ accountId }) => ({ headers: { 'permit-user-key': 'ada', 'permit-tenant-id': accountId, 'permit-action': 'read', 'permit-resource-type': 'post' } })],
   ['GET /local/role_assignments', PDP_IN_ACCOUNT, ({ accountId }) => ({ query: `?tenant=${accountId}` })],
   ['GET /version', PDP],
+  ['GET /control-plane/connectivity', PDP],
+  ['POST /control-plane/connectivity/enable', NO_OFFLINE_MODE],
+  ['POST /control-plane/connectivity/disable', NO_OFFLINE_MODE],
+  ['GET /healthchecks/opa/healthy', PDP],
+  ['GET /healthchecks/opa/ready', PDP],
+  ['GET /healthchecks/opa/system', PDP],
   ['POST /update_policy', PDP],
   ['POST /update_policy_data', PDP],
   ['GET /healthy', PUBLIC],

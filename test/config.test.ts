@@ -33,6 +33,7 @@ function fileWith(t: Test, content: string): string {
 t.test('nothing has to be set', async (t) => {
   const config = loadConfig({})
 
+  t.same(config.http.corsOrigins, [])
   t.match(config, {
     environment: 'dev',
     logLevel: 'info',
@@ -41,7 +42,6 @@ t.test('nothing has to be set', async (t) => {
       port: 8000,
       publicUrl: undefined,
       trustProxy: false,
-      corsOrigins: [],
       bodyLimitBytes: 1_048_576,
     },
     database: { url: undefined, poolMax: 10, statementTimeoutMs: 10_000, prepare: true },
@@ -70,7 +70,8 @@ t.test('variables of other programs are no matter', async (t) => {
 for (const [name, { type, minimum = 0, maximum = 0 }] of RULES.filter(([, { type }]) => type === 'integer')) {
   t.test(`${name} is a whole number from ${minimum} to ${maximum}`, async (t) => {
     t.equal(type, 'integer')
-    for (const good of [minimum, maximum]) t.equal(refusalOf({ [name]: String(good) }), '', `${good}`)
+    for (const good of [minimum, maximum])
+      t.equal(refusalOf({ [name]: String(good), UV_THREADPOOL_SIZE: '128' }), '', `${good}`)
     for (const bad of [minimum - 1, maximum + 1, `${minimum}.5`, 'many', `${minimum}x`, 'NaN', 'Infinity']) {
       const sentence = refusalOf({ [name]: String(bad) })
       t.match(sentence, `${name} must be a whole number from ${minimum} to ${maximum}`, `${bad}`)
@@ -273,6 +274,16 @@ t.test('HASH_CONCURRENCY of 0 leaves a core for everything else', async (t) => {
   t.ok(concurrency >= 1)
   t.ok(concurrency === 1 || concurrency < availableParallelism())
   t.equal(loadConfig({ HASH_CONCURRENCY: '3' }).passwords.concurrency, 3)
+})
+
+t.test('no more hashes are made at a time than there are threads for them', async (t) => {
+  const threads = { UV_THREADPOOL_SIZE: '16' }
+  t.match(
+    refusalOf({ HASH_CONCURRENCY: '5' }),
+    'HASH_CONCURRENCY must be at most UV_THREADPOOL_SIZE, which is 4;',
+  )
+  t.match(refusalOf({ HASH_CONCURRENCY: '17', ...threads }), 'which is 16;')
+  t.equal(loadConfig({ HASH_CONCURRENCY: '16', ...threads }).passwords.concurrency, 16)
 })
 
 t.test('Kong is answered only with a port and routes of its own', async (t) => {

@@ -75,6 +75,7 @@ const memberSortKeys: Record<string, SortKey<MemberRow>> = {
 
 export type AccountsRepository = ReturnType<typeof createAccountsRepository>
 
+/** The statements of accounts and members, of one environment; deleted accounts are not there. */
 export function createAccountsRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   const isLive = and(eq(accounts.environmentId, environmentId), isNull(accounts.deletedAt))
 

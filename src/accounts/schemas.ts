@@ -96,6 +96,7 @@ export const MembershipSchema = Type.Object(
   { $id: 'Membership', title: 'An account that one belongs to' },
 )
 
+/** An account as it is answered. */
 export const presentAccount = (row: AccountRow): Static<typeof AccountSchema> => ({
   id: row.id,
   key: row.key,
@@ -110,6 +111,7 @@ export const presentAccount = (row: AccountRow): Static<typeof AccountSchema> =>
   updated_at: row.updatedAt.toISOString(),
 })
 
+/** A member of an account as it is answered. */
 export const presentMember = (row: MemberRow): Static<typeof MemberSchema> => ({
   user_id: row.userId,
   email: row.email,
@@ -119,6 +121,7 @@ export const presentMember = (row: MemberRow): Static<typeof MemberSchema> => ({
   created_at: row.createdAt.toISOString(),
 })
 
+/** An account that a person belongs to as it is answered. */
 export const presentMembership = (row: Membership): Static<typeof MembershipSchema> => ({
   account: presentAccount(row.account),
   is_home: row.isHome,
@@ -143,6 +146,7 @@ export function accountFields(body: UpdateAccount): Omit<AccountChanges, 'key'> 
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
 }
 
+/** The filters that a query names; those it leaves out are absent. */
 export function accountFilters({
   q,
   key,

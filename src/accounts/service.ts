@@ -33,6 +33,7 @@ type Dependencies = {
   assertRecentAuthentication: RecencyCheck
 }
 
+/** The rules for accounts and members of one environment. */
 export function createAccountsService(dependencies: Dependencies) {
   const { database, accounts, users, roles, audit, assertRecentAuthentication } = dependencies
   const { db } = database

@@ -73,6 +73,7 @@ const sortKeys: Record<string, SortKey<ApiKeyRow>> = {
 
 export type ApiKeysRepository = ReturnType<typeof createApiKeysRepository>
 
+/** The statements of API keys, of all environments. */
 export function createApiKeysRepository({ db, prepare }: Database) {
   const select = (ex: Executor) =>
     ex

@@ -66,6 +66,7 @@ export const ListApiKeysQuery = Type.Object(
 
 export const ApiKeyIdParams = Type.Object({ api_key_id: Uuid })
 
+/** An API key as it is answered: its hint, never the key. */
 export const presentApiKey = (row: ApiKeyRow): Static<typeof ApiKeySchema> => ({
   id: row.id,
   name: row.name,
@@ -81,6 +82,7 @@ export const presentApiKey = (row: ApiKeyRow): Static<typeof ApiKeySchema> => ({
   revoked_at: row.revokedAt?.toISOString() ?? null,
 })
 
+/** An API key with the key itself, for the one answer that shows it. */
 export const presentIssuedApiKey = (row: IssuedApiKey): Static<typeof IssuedApiKeySchema> => ({
   ...presentApiKey(row),
   key: row.key,

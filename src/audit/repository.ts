@@ -52,6 +52,7 @@ const sortKeys: Record<string, SortKey<AuditRow>> = {
 
 export type AuditRepository = ReturnType<typeof createAuditRepository>
 
+/** Appends to the audit trail of one environment, and reads it. */
 export function createAuditRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   return {
     /** Appends one event, in the caller's transaction when `ex` is one. */

@@ -75,6 +75,7 @@ export const CheckpointSchema = Type.Object(
   { $id: 'AuditCheckpoint', title: 'Checkpoint of the audit trail' },
 )
 
+/** A signed checkpoint of the audit trail as it is answered. */
 export const presentCheckpoint = (checkpoint: Checkpoint): Static<typeof CheckpointSchema> => ({
   position: checkpoint.position,
   hash: checkpoint.hash,
@@ -83,6 +84,7 @@ export const presentCheckpoint = (checkpoint: Checkpoint): Static<typeof Checkpo
   signature: checkpoint.signature,
 })
 
+/** An event of the audit trail as it is answered. */
 export const presentAuditEvent = (row: AuditRow): Static<typeof AuditEventSchema> => ({
   id: row.id,
   occurred_at: row.occurredAt.toISOString(),

@@ -63,5 +63,6 @@ function readObject(text: string): Record<string, unknown> | undefined {
   }
 }
 
+/** True for an object that is no array and not null. */
 export const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)

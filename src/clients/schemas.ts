@@ -139,6 +139,7 @@ export const ListClientsQuery = Type.Object(pageQuery(['created_at'], 'created_a
 export const ClientIdParams = Type.Object({ client_id: Uuid })
 export const ClientSecretParams = Type.Object({ client_id: Uuid, secret_id: Uuid })
 
+/** An OAuth client as it is answered, without its secret. */
 export const presentClient = (row: ClientRow): Static<typeof ClientSchema> => ({
   client_id: row.id,
   name: row.name,
@@ -160,6 +161,7 @@ export const presentClient = (row: ClientRow): Static<typeof ClientSchema> => ({
   updated_at: row.updatedAt.toISOString(),
 })
 
+/** An OAuth client with its secret, for the one answer that shows it. */
 export const presentIssuedClient = ({ client, secret }: IssuedClient): Static<typeof IssuedClientSchema> => ({
   ...presentClient(client),
   ...(secret !== undefined && { client_secret: secret }),
@@ -177,6 +179,7 @@ export const newClient = (body: Static<typeof CreateClientBody>): ClientInput =>
   accountId: body.account_id ?? null,
 })
 
+/** The changes that the body of a request asks for. */
 export const clientChanges = (body: Static<typeof UpdateClientBody>): ClientChanges => ({
   ...(body.name !== undefined && { name: body.name }),
   ...(body.grant_types !== undefined && { grantTypes: body.grant_types }),

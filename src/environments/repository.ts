@@ -53,6 +53,7 @@ const projectSorts: Record<string, SortKey<ProjectRow>> = {
 
 export type EnvironmentsRepository = ReturnType<typeof createEnvironmentsRepository>
 
+/** The statements of projects and environments. */
 export function createEnvironmentsRepository({ db }: Database) {
   const selectEnvironments = (ex: Executor) =>
     ex

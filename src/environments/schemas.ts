@@ -78,6 +78,7 @@ export const ListProjectsQuery = Type.Object(
 export const EnvironmentIdParams = Type.Object({ environment_id: Uuid })
 export const ProjectIdParams = Type.Object({ project_id: Uuid })
 
+/** A project as it is answered. */
 export const presentProject = (row: ProjectRow): Static<typeof ProjectSchema> => ({
   id: row.id,
   key: row.key,
@@ -87,6 +88,7 @@ export const presentProject = (row: ProjectRow): Static<typeof ProjectSchema> =>
   updated_at: row.updatedAt.toISOString(),
 })
 
+/** An environment as it is answered. */
 export const presentEnvironment = (row: EnvironmentRow): Static<typeof EnvironmentSchema> => ({
   ...presentProject(row),
   project: row.project,

@@ -21,6 +21,7 @@ export type FactorChange = keyof typeof SENTENCES
 /** Tells somebody by mail that the means of their sign-in have changed; nothing where mails are not configured. */
 export type TellOfFactor = (user: Pick<UserRow, 'email'>, change: FactorChange, tx: Tx) => Promise<void>
 
+/** What tells people of their factors, by this mailer; somebody without an email hears nothing. */
 export const createTellOfFactor =
   (mailer: Mailer): TellOfFactor =>
   async ({ email }, change, tx) => {

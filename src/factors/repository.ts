@@ -24,6 +24,7 @@ export type FactorsRepository = ReturnType<typeof createFactorsRepository>
 /** How long an enrolment waits for its first code. */
 const PENDING_FOR = sql`interval '1 hour'`
 
+/** The statements of authenticator apps, recovery codes and sign-ins that wait for one, in one environment. */
 export function createFactorsRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   const totpColumns = {
     id: totpFactors.id,

@@ -117,6 +117,7 @@ export const FACTORS_SCHEMAS = [
   MfaRequiredSchema,
 ]
 
+/** The second factors of a person as they are answered; no secret is among them. */
 export const presentFactors = ({
   isRequired,
   totp,

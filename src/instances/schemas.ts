@@ -205,6 +205,7 @@ export const ListTuplesQuery = Type.Object(
 export const InstanceIdParams = Type.Object({ instance_id: Uuid })
 export const TupleIdParams = Type.Object({ tuple_id: Uuid })
 
+/** An instance as it is answered. */
 export const presentInstance = (row: InstanceRow): Static<typeof InstanceSchema> => ({
   id: row.id,
   resource: row.resource,
@@ -217,6 +218,7 @@ export const presentInstance = (row: InstanceRow): Static<typeof InstanceSchema>
   updated_at: row.updatedAt.toISOString(),
 })
 
+/** A relationship as it is answered. */
 export const presentTuple = (row: TupleRow): Static<typeof TupleSchema> => ({
   id: row.id,
   subject: row.subject,
@@ -229,6 +231,7 @@ export const presentTuple = (row: TupleRow): Static<typeof TupleSchema> => ({
   created_at: row.createdAt.toISOString(),
 })
 
+/** How many relationships and instances a request has changed. */
 export const presentChange = ({
   instancesCreated,
   ...counts
@@ -265,12 +268,14 @@ function oneAccount(
   })
 }
 
+/** The filters that a query names; those it leaves out are absent. */
 export const instanceFilters = ({
   account,
   resource,
   key,
 }: Static<typeof ListInstancesQuery>): InstanceFilters => given({ account, resource, key })
 
+/** The filters that a query names; those it leaves out are absent. */
 export const tupleFilters = (query: Static<typeof ListTuplesQuery>): TupleFilters => {
   const { subject, relation, object, account, subject_type: subjectType, object_type: objectType } = query
   return given({ subject, relation, object, account, subjectType, objectType })

@@ -1,6 +1,7 @@
 import type { AuditRepository } from '../audit/repository.ts'
 import { type Database, type Tx, transact } from '../db/client.ts'
-import { AppError, type FieldError, fail, type ProblemCode } from '../errors.ts'
+import { AppError, fail, type ProblemCode } from '../errors.ts'
+import { type Fault, throwFirst } from '../faults.ts'
 import { isUuid, newId } from '../ids.ts'
 import { APPLICATION_KEY } from '../permissions.ts'
 import { splitInstance } from '../policy/facts-repository.ts'
@@ -47,9 +48,6 @@ type Dependencies = {
   instances: InstancesRepository
   audit: AuditRepository
 }
-
-/** Faults of one request, the first of which decides the answer. */
-type Fault = { code: ProblemCode; pointer: string; detail: string }
 
 /** Instances of the application's resources, and the relationships between them. */
 export function createInstancesService({ database, environmentId, instances, audit }: Dependencies) {
@@ -553,19 +551,6 @@ const faultOf = (code: ProblemCode, pointer: string, detail = 'does not exist'):
   pointer,
   detail,
 })
-
-const MOST_FAULTS = 50
-
-/** Refuses with the first of the faults, and names those of its kind. */
-function throwFirst(faults: readonly Fault[]): void {
-  const [first] = faults
-  if (!first) return
-  const errors: FieldError[] = faults
-    .filter(({ code }) => code === first.code)
-    .slice(0, MOST_FAULTS)
-    .map(({ pointer, detail }) => ({ pointer, detail }))
-  throw new AppError(first.code, { errors })
-}
 
 /** Keys of instances may be what identifies somebody, and are kept apart. */
 const instanceEvent = (

@@ -22,6 +22,7 @@ export type InviteFilters = {
 
 export type InvitesRepository = ReturnType<typeof createInvitesRepository>
 
+/** The statements of people who shall become users with a role, of one environment. */
 export function createInvitesRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   const isOwn = eq(userInvites.environmentId, environmentId)
 

@@ -41,6 +41,7 @@ const inSeconds = (seconds: number) => sql`now() + ${seconds}::int * interval '1
 
 export type KeysRepository = ReturnType<typeof createKeysRepository>
 
+/** The statements of signing keys. */
 export function createKeysRepository({ db }: Database) {
   return {
     /** Every key that is published, the oldest first. */

@@ -35,6 +35,7 @@ export const SigningKeySchema = Type.Object(
   { $id: 'SigningKey', title: 'Signing key' },
 )
 
+/** A signing key as administrators see it, without the key. */
 export const presentSigningKey = (key: SigningKeyRow) => ({
   kid: key.kid,
   algorithm: key.algorithm,

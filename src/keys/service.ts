@@ -36,6 +36,7 @@ type Dependencies = {
   onFailure: (error: unknown) => void
 }
 
+/** The signing keys in use, read anew every five seconds, and their rotation. */
 export function createKeysService({ keys, rotation, vault, clock, onFailure }: Dependencies) {
   let known: KeySet | undefined
   let loading: Promise<KeySet> | undefined

@@ -24,6 +24,7 @@ export type NewLink = {
 
 export type MailLinksRepository = ReturnType<typeof createMailLinksRepository>
 
+/** The statements of links in mails and of their recipients, of one environment. */
 export function createMailLinksRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   const recipientColumns = {
     id: users.id,

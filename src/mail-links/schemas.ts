@@ -67,6 +67,7 @@ export const EmailChangeSchema = Type.Object(
   { $id: 'EmailChange', title: 'How far a change of an email is' },
 )
 
+/** Whether one’s own email is confirmed, and since when, as it is answered. */
 export const presentEmailState = (state: {
   email: string | null
   verifiedAt: Date | null

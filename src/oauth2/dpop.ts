@@ -18,6 +18,7 @@ const TYPE = 'dpop+jwt'
 const MAX_AGE_SECONDS = 60
 const LONGEST_JTI = 256
 
+/** Verifies proofs of possession (RFC 9449) at the addresses of this service. */
 export function createDpopVerifier({ issuer, repository, clock }: Dependencies) {
   const { origin, pathname } = new URL(issuer)
   const base = `${origin}${pathname.replace(/\/$/, '')}`

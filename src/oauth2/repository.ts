@@ -9,6 +9,7 @@ export type OAuth2Repository = ReturnType<typeof createOAuth2Repository>
 /** How long the clocks of others may be wrong. */
 const SKEW = sql`interval '60 seconds'`
 
+/** The statements of what OAuth requests use up, and of the subjects of their tokens. */
 export function createOAuth2Repository({ db, pool, prepare }: Database) {
   return {
     /**

@@ -73,6 +73,7 @@ type Dependencies = {
   clock: Clock
 }
 
+/** Grants, introspects and revokes tokens for OAuth clients (RFC 6749, 7662, 7009, 8693). */
 export function createOAuth2Service(dependencies: Dependencies) {
   const { database, issuer, tokens, accessTokens, revoked, sessions, repository, audit, clock } = dependencies
 

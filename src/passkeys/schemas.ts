@@ -223,6 +223,7 @@ export const SignInOptionsSchema = Type.Object(
   { $id: 'PasskeySignInOptions', title: 'Options to sign in with a passkey' },
 )
 
+/** A passkey as its owner sees it, without its key. */
 export const presentPasskey = (row: PasskeyRow): Static<typeof PasskeySchema> => ({
   id: row.id,
   name: row.name,

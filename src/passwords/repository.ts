@@ -14,6 +14,7 @@ export type SignInDemands = {
 
 export type PasswordOwnersRepository = ReturnType<typeof createPasswordOwnersRepository>
 
+/** The statements that tell what is known of whoever is to have a password, of one environment. */
 export function createPasswordOwnersRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   return {
     async findAccountName(id: string): Promise<string | undefined> {

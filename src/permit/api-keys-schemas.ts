@@ -35,6 +35,7 @@ export const CreateKeyBody = Type.Object({
   name: optional(ApiKeyName),
 })
 
+/** The level of keys that Permit calls by the type of what they open. */
 export const levelOf = (objectType: ObjectType): ApiKeyLevel => LEVELS[objectType]
 
 /**
@@ -81,6 +82,7 @@ function openedBy(
 const fault = (field: string, detail: string): AppError =>
   new AppError('validation_failed', { errors: [{ pointer: `/body/${field}`, detail }] })
 
+/** An API key as Permit’s API answers it, without the key. */
 export const presentApiKey = (row: ApiKeyRow) => ({
   id: row.id,
   organization_id: ORGANIZATION_ID,
@@ -94,6 +96,7 @@ export const presentApiKey = (row: ApiKeyRow) => ({
   last_used_at: row.lastUsedAt?.toISOString() ?? null,
 })
 
+/** An API key with the key itself, as Permit’s API shows it. */
 export const presentIssuedApiKey = (row: ApiKeyRow & { key: string }) => ({
   ...presentApiKey(row),
   secret: row.key,

@@ -1,7 +1,8 @@
 import type { BulkAccounts } from '../accounts/bulk.ts'
 import type { NamedAccount, WrittenAccount } from '../accounts/bulk-repository.ts'
 import { type Database, type Tx, transact } from '../db/client.ts'
-import { AppError, type FieldError, fail, type ProblemCode } from '../errors.ts'
+import { AppError, fail, type ProblemCode } from '../errors.ts'
+import { type Fault, throwFirst } from '../faults.ts'
 import { grouped } from '../grouping.ts'
 import { isUuid } from '../ids.ts'
 import type { Located } from '../instances/repository.ts'
@@ -99,7 +100,7 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
       if ('code' in found) faults.push(found)
       else distinct.set(`${found.userId} ${found.role.id} ${found.accountId} ${found.instanceId}`, found)
     }
-    throwFirst(faults)
+    throwFirst(faults, placeOf)
     return [...distinct.values()]
   }
 
@@ -353,21 +354,9 @@ function byName<T extends { id: string; key: string }>(rows: readonly T[]): (nam
   return (name) => byKey.get(name) ?? byId.get(dashed(name).toLowerCase())
 }
 
-type Fault = FieldError & { code: ProblemCode }
-
-const MOST_FAULTS = 50
-
-/** Refuses with the first of the faults, and names those of its kind. */
-function throwFirst(faults: readonly Fault[]): void {
-  const [first] = faults
-  if (!first) return
-  const alike = faults.filter(({ code }) => code === first.code).slice(0, MOST_FAULTS)
-  const detail = first.code === 'validation_failed' ? {} : { detail: `${first.pointer} ${first.detail}` }
-  throw new AppError(first.code, {
-    ...detail,
-    errors: alike.map(({ pointer, detail: said }) => ({ pointer, detail: said })),
-  })
-}
+/** SDKs show the sentence alone, so that it names the place. */
+const placeOf = ({ code, pointer, detail }: Fault): string | undefined =>
+  code === 'validation_failed' ? undefined : `${pointer} ${detail}`
 
 /** @throws AppError limit_reached */
 function assertFewGrants(inputs: readonly UserToWrite[]): void {
@@ -389,5 +378,5 @@ function assertDistinct(keys: readonly string[]): void {
       ? []
       : [{ code: 'validation_failed', pointer, detail: `is that of ${first} too` }]
   })
-  throwFirst(faults)
+  throwFirst(faults, placeOf)
 }

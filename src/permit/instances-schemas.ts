@@ -52,6 +52,7 @@ export const DeleteTuplesBody = Type.Object({
   idents: Type.Array(DeleteTupleBody, { maxItems: MOST_TUPLES }),
 })
 
+/** An instance as Permit’s API answers it, with its relationships where they were asked for. */
 export const presentInstance = (instance: InstanceWithRelationships, place: PlaceIds) => ({
   key: instance.key,
   tenant: instance.account,

@@ -26,6 +26,7 @@ export const ApproveInviteBody = Type.Object({
 const Filter = Type.Optional(Type.String({ maxLength: 512 }))
 export const InvitesQuery = Type.Object({ ...page, search: Search, role: Filter, tenant: Filter })
 
+/** An invitation as Permit’s API answers it. */
 export const presentInvite = (invite: InviteRow, place: PlaceIds) => ({
   id: invite.id,
   key: invite.key,

@@ -38,6 +38,7 @@ export const CopyBody = Type.Object({
 type NewPlace = Static<typeof CreatePlaceBody>
 type CopyFields = Static<typeof CopyBody>
 
+/** The project or environment that the body of a request asks for. */
 export const newPlace = ({ key, name, description }: NewPlace) => ({
   key,
   name,
@@ -95,6 +96,7 @@ export const presentProject = (row: ProjectRow) => ({
   initial: row.key === DEFAULT_KEY,
 })
 
+/** An environment as Permit’s API answers it. */
 export const presentEnvironment = (row: EnvironmentRow) => ({
   ...described(row),
   project_id: row.projectId,
@@ -102,6 +104,7 @@ export const presentEnvironment = (row: EnvironmentRow) => ({
   jwks: null,
 })
 
+/** An environment with the counts of what is in it, as Permit’s API answers it. */
 export const presentStatistics = (row: EnvironmentRow, statistics: Statistics) => ({
   ...presentEnvironment(row),
   pdp_configs: [],

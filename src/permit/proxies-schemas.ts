@@ -61,6 +61,7 @@ export const rulesOf = (rules: Static<typeof MappingRuleBody>[]): ProxyMappingRu
       headers: rule.headers ?? {},
     }))
 
+/** A proxy configuration as Permit’s API answers it; its secret is never kept. */
 export const presentProxyConfig = (config: ProxyConfigRow, place: PlaceIds) => ({
   id: config.id,
   key: config.key,

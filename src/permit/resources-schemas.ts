@@ -92,6 +92,7 @@ export const actionChanges = (body: Static<typeof UpdateActionBody>): ActionChan
   ...(body.attributes !== undefined && { attributes: body.attributes }),
 })
 
+/** The changes to an action group that the body of a request asks for. */
 export const groupChanges = (body: Static<typeof UpdateActionGroupBody>): ActionGroupChanges => ({
   ...actionChanges(body),
   ...(body.actions != null && { actions: body.actions }),
@@ -146,6 +147,7 @@ export const wholeResource = (key: string, body: ResourceBody): ResourceFields =
 
 type Owner = Pick<ResourceRow, 'id' | 'key'>
 
+/** An action as Permit’s API answers it. */
 export const presentAction = (row: ActionRow, owner: Owner, place: PlaceIds) => ({
   ...presentMeta(row, place),
   key: row.key,
@@ -156,6 +158,7 @@ export const presentAction = (row: ActionRow, owner: Owner, place: PlaceIds) => 
   resource_id: owner.id,
 })
 
+/** A group of actions as Permit’s API answers it. */
 export const presentActionGroup = (row: ActionGroupRow, owner: Owner, place: PlaceIds) => ({
   ...presentMeta(row, place),
   key: row.key,
@@ -166,6 +169,7 @@ export const presentActionGroup = (row: ActionGroupRow, owner: Owner, place: Pla
   resource_id: owner.id,
 })
 
+/** An attribute as Permit’s API answers it. */
 export const presentAttribute = (row: AttributeRow, owner: Owner, place: PlaceIds) => ({
   ...presentMeta(row, place),
   key: row.key,
@@ -176,6 +180,7 @@ export const presentAttribute = (row: AttributeRow, owner: Owner, place: PlaceId
   built_in: false,
 })
 
+/** A relation as Permit’s API answers it. */
 export const presentRelation = (row: RelationRow, owner: Owner, place: PlaceIds) => ({
   ...presentMeta(row, place),
   key: row.key,
@@ -190,6 +195,7 @@ export const presentRelation = (row: RelationRow, owner: Owner, place: PlaceIds)
 const byKey = <T extends { key: string }, Shown>(rows: readonly T[], present: (row: T) => Shown) =>
   Object.fromEntries(rows.map((row) => [row.key, present(row)]))
 
+/** A resource with all that is on it as Permit’s API answers it. */
 export const presentResource = (resource: ResourceDetail, place: PlaceIds) => ({
   ...presentMeta(resource, place),
   key: resource.key,

@@ -94,6 +94,7 @@ const presentGrantedTo = ({ id, derivations, noDirectRolesOnObject }: RoleRow) =
         users_with_role: derivations.map(presentDerivation),
       }
 
+/** A derivation of a role as Permit’s API answers it. */
 export const presentDerivation = (derivation: DerivationRow) => ({
   id: derivation.id,
   role_id: derivation.sourceRoleId,

@@ -7,6 +7,7 @@ import type { GrantRow, Holdings, Place } from './repository.ts'
 /** The organization that everything belongs to: there is one. */
 export const ORGANIZATION_ID = '00000000-0000-7000-8000-000000000003'
 
+/** A field that may be absent or null: Permit’s Python SDK sends null for what is not set. */
 export const optional = <T extends TSchema>(schema: T) => Type.Optional(nullable(schema))
 /** A key or an id. */
 export const Name = Type.String({ minLength: 1, maxLength: 512 })
@@ -103,6 +104,7 @@ export const nameOf = (value: string | undefined): string | undefined => (value 
 
 export type PlaceIds = { organization_id: string; project_id: string; environment_id: string }
 
+/** The three ids of a place, as Permit’s API puts them into its answers. */
 export const placeIds = ({
   projectId,
   environmentId,
@@ -155,6 +157,7 @@ export const presentTenant = (account: AccountRow, place: PlaceIds) => ({
 const instanceName = ({ instance }: GrantRow): string | null =>
   instance && `${instance.resource}:${instance.key}`
 
+/** A role that somebody holds, as Permit’s API answers it. */
 export const presentGrant = (grant: GrantRow, place: PlaceIds) => ({
   id: grant.id,
   user: grant.user.key,
@@ -169,6 +172,7 @@ export const presentGrant = (grant: GrantRow, place: PlaceIds) => ({
   created_at: grant.createdAt.toISOString(),
 })
 
+/** A role that somebody holds, with the user, role and tenant themselves, as Permit’s API answers it. */
 export const presentDetailedGrant = (grant: GrantRow, place: PlaceIds) => {
   const { user, role, tenant, instance } = grant
   return {

@@ -58,6 +58,7 @@ export const SetRuleBody = Type.Object({
   is_resource: Flag,
 })
 
+/** A condition set as Permit’s API answers it. */
 export const presentConditionSet = ({ set, resource }: SetWithResource, place: PlaceIds) => ({
   id: set.id,
   key: set.key,
@@ -74,6 +75,7 @@ export const presentConditionSet = ({ set, resource }: SetWithResource, place: P
   updated_at: set.updatedAt.toISOString(),
 })
 
+/** A rule over condition sets as Permit’s API answers it. */
 export function presentSetRule(rule: SetRuleRow, place: PlaceIds) {
   const { userSet, resourceSet } = namesOfRule(rule)
   return {

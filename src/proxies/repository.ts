@@ -17,6 +17,7 @@ const sortKeys: Record<string, SortKey<ProxyConfigRow>> = {
 
 export type ProxiesRepository = ReturnType<typeof createProxiesRepository>
 
+/** The statements of proxy configurations, of one environment. */
 export function createProxiesRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   const isOwn = eq(proxyConfigs.environmentId, environmentId)
   const isNamed = (ref: string): SQL | undefined =>

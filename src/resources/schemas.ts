@@ -272,6 +272,7 @@ const presentDefinition = ({ id, key, description, ...row }: DefinitionRow) => (
   ...presentTimes(row),
 })
 
+/** A resource as it is answered in lists. */
 export const presentResource = (row: ResourceRow): Static<typeof ResourceSchema> => ({
   id: row.id,
   key: row.key,
@@ -281,23 +282,27 @@ export const presentResource = (row: ResourceRow): Static<typeof ResourceSchema>
   ...presentTimes(row),
 })
 
+/** An action of a resource as it is answered. */
 export const presentAction = (row: ActionRow): Static<typeof ActionSchema> => ({
   ...presentDefinition(row),
   name: row.name,
   attributes: row.attributes,
 })
 
+/** A group of actions as it is answered. */
 export const presentActionGroup = (row: ActionGroupRow): Static<typeof ActionGroupSchema> => ({
   ...presentAction(row),
   actions: row.actions,
 })
 
+/** An attribute of a resource as it is answered. */
 export const presentAttribute = (row: AttributeRow): Static<typeof AttributeSchema> => ({
   ...presentDefinition(row),
   resource_id: row.resourceId,
   type: row.type,
 })
 
+/** A relation of a resource as it is answered. */
 export const presentRelation = (row: RelationRow): Static<typeof RelationSchema> => ({
   ...presentDefinition(row),
   name: row.name,
@@ -305,6 +310,7 @@ export const presentRelation = (row: RelationRow): Static<typeof RelationSchema>
   subject_resource_id: row.subjectResourceId,
 })
 
+/** A derivation of a role as it is answered. */
 export const presentDerivation = (row: DerivationRow): Static<typeof DerivationSchema> => ({
   id: row.id,
   role: row.role,
@@ -313,6 +319,7 @@ export const presentDerivation = (row: DerivationRow): Static<typeof DerivationS
   no_direct_roles_on_object: row.noDirectRolesOnObject,
 })
 
+/** A role on instances as it is answered. */
 export const presentResourceRole = (row: RoleRow): Static<typeof ResourceRoleSchema> => ({
   ...presentDefinition(row),
   name: row.name,
@@ -324,6 +331,7 @@ export const presentResourceRole = (row: RoleRow): Static<typeof ResourceRoleSch
   derivations: row.derivations.map(presentDerivation),
 })
 
+/** A resource with all that is on it as it is answered. */
 export const presentResourceDetail = (row: ResourceDetail): Static<typeof ResourceDetailSchema> => ({
   ...presentResource(row),
   actions: row.actions.map(presentAction),
@@ -333,6 +341,7 @@ export const presentResourceDetail = (row: ResourceDetail): Static<typeof Resour
   roles: row.roles.map(presentResourceRole),
 })
 
+/** The relation that the body of a request asks for. */
 export const newRelation = ({
   subject_resource,
   ...fields
@@ -358,6 +367,7 @@ export const newResourceRole = ({
   name,
 })
 
+/** The derivation that the body of a request asks for. */
 export const newDerivation = (body: Static<typeof CreateDerivationBody>): NewDerivation => ({
   role: body.role,
   onResource: body.on_resource,

@@ -39,6 +39,7 @@ type StretchRow = {
 
 export type RevocationsRepository = ReturnType<typeof createRevocationsRepository>
 
+/** The statements of the revocation feed, of all environments. */
 export function createRevocationsRepository({ db, pool, prepare }: Database) {
   return {
     /** What is still of use after version `since`, in order, at most `limit`; `limit` 0 asks for the head alone. */

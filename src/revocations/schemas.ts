@@ -64,6 +64,7 @@ const cursorText = ({ epoch, version }: Cursor): string => `${epoch}-${version}`
 
 const present = ({ kind, ref, ver, exp }: Revocation) => ({ kind, ref, ver, exp })
 
+/** A page of the revocation feed as it is answered. */
 export const presentPage = ({ revocations, next, hasMore }: Page) => ({
   revocations: revocations.map(present),
   next: cursorText(next),

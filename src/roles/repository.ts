@@ -167,6 +167,7 @@ const sortKeys: Record<string, SortKey<RoleRow>> = {
 
 export type RolesRepository = ReturnType<typeof createRolesRepository>
 
+/** The statements of roles, what they give and who holds them, of one environment. */
 export function createRolesRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   /** The roles of a resource; with null those that are held in accounts or everywhere. */
   const isRoleOf = (resourceId: string | null) =>

@@ -161,6 +161,7 @@ export const AssignFurtherBody = Type.Object(
   { additionalProperties: false },
 )
 
+/** A role as it is answered. */
 export const presentRole = (row: RoleRow): Static<typeof RoleSchema> => ({
   id: row.id,
   key: row.key,
@@ -177,12 +178,14 @@ export const presentRole = (row: RoleRow): Static<typeof RoleSchema> => ({
   updated_at: row.updatedAt.toISOString(),
 })
 
+/** The primary role of a person as it is answered. */
 export const presentUserRole = (row: AssignmentRow): Static<typeof UserRoleSchema> => ({
   user_id: row.userId,
   role_id: row.role.id,
   role: row.role,
 })
 
+/** One role that a person holds as it is answered. */
 export const presentAssignment = (row: AssignmentRow): Static<typeof AssignmentSchema> => ({
   id: row.id,
   user_id: row.userId,
@@ -225,6 +228,7 @@ export function roleFields({ default_reach, is_mfa_required, scopes, ...fields }
   }
 }
 
+/** The role that the body of a request asks for; its key is the name where that fits. */
 export const newRole = ({ name, key, ...fields }: CreateRole) => ({
   name,
   ...(key !== undefined && { key }),

@@ -57,6 +57,7 @@ type Dependencies = {
   addMember: (accountId: string, userId: string, tx: Tx) => Promise<void>
 }
 
+/** The rules for roles and their holders in one environment: nobody grants more than they hold. */
 export function createRolesService({
   database,
   environmentId,

@@ -151,6 +151,7 @@ export const ListSetRulesQuery = Type.Object(
 export const ConditionSetIdParams = Type.Object({ condition_set_id: Uuid })
 export const SetRuleIdParams = Type.Object({ set_rule_id: Uuid })
 
+/** A condition set as it is answered. */
 export const presentConditionSet = (row: ConditionSetRow): Static<typeof ConditionSetSchema> => ({
   id: row.id,
   key: row.key,
@@ -166,6 +167,7 @@ export const presentConditionSet = (row: ConditionSetRow): Static<typeof Conditi
   updated_at: row.updatedAt.toISOString(),
 })
 
+/** A rule over condition sets as it is answered. */
 export const presentSetRule = (row: SetRuleRow): Static<typeof SetRuleSchema> => ({
   id: row.id,
   user_set: row.userSet,
@@ -176,6 +178,7 @@ export const presentSetRule = (row: SetRuleRow): Static<typeof SetRuleSchema> =>
   created_at: row.createdAt.toISOString(),
 })
 
+/** The rule that the body of a request asks for. */
 export const setRuleSpec = ({
   user_set: userSet,
   resource_set: resourceSet,
@@ -186,6 +189,7 @@ export const setRuleSpec = ({
   ...(resourceSet !== undefined && { resourceSet }),
 })
 
+/** The filters that a query names; those it leaves out are absent. */
 export const conditionSetFilters = ({
   type,
   key,
@@ -196,6 +200,7 @@ export const conditionSetFilters = ({
     Object.entries({ type, key, resource, parent }).filter(([, value]) => value !== undefined),
   )
 
+/** The filters that a query names; those it leaves out are absent. */
 export function setRuleFilters(query: Static<typeof ListSetRulesQuery>): SetRuleFilters {
   const { user_set: userSet, role, permission, resource_set: resourceSet, resource } = query
   const all = { userSet, role, permission, resourceSet, resource }

@@ -29,6 +29,7 @@ export type ImportRun = { startedAt: Date; mark: Uint8Array }
 
 export const MARK_BYTES = 16
 
+/** A run of the import that begins now, with a mark of its own by which its rows are known. */
 export const newImportRun = (): ImportRun => ({ startedAt: new Date(), mark: randomBytes(MARK_BYTES) })
 
 export type ImportOptions = {

@@ -129,6 +129,7 @@ const KEPT_COUNTS = 100
 /** How many orders and sizes of pages are kept prepared, on each connection. */
 const PREPARED_PAGES = 50
 
+/** The statements of people, of one environment; deleted ones are not there. */
 export function createUsersRepository({ db, prepare }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   const selectUsers = (ex: Executor) =>
     ex

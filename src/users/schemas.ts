@@ -130,6 +130,7 @@ export const PermissionsSchema = Type.Object(
   { $id: 'Permissions', title: 'What a user may do in an account' },
 )
 
+/** A person as the API answers them. */
 export const presentUser = (row: UserRow): Static<typeof UserSchema> => ({
   id: row.id,
   key: row.key,

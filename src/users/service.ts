@@ -49,6 +49,7 @@ type Dependencies = {
   mustChangeWhenSetByAdmin: boolean
 }
 
+/** The rules for people of one environment: who changes what of whom, and what that ends. */
 export function createUsersService(dependencies: Dependencies) {
   const {
     database,

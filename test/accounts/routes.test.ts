@@ -3,6 +3,7 @@ import { buildTestApp, type TestApp } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
 import { BAD_IDS, isProblem, NO_SUCH_ID, pointersOf, refusesBadBodies } from '../helpers/hostile.ts'
 import { nextOf, pagesLikeEveryList, walk } from '../helpers/lists.ts'
+import { matchEach } from '../helpers/matching.ts'
 
 const SORTS = ['created_at', 'name', 'updated_at']
 
@@ -457,7 +458,8 @@ t.test('a user moves to another account', async (t) => {
       ].sort(),
     )
     t.notOk((await membersOf(postern, home)).some(({ user_id }) => user_id === user.id))
-    t.match(await membersOf(postern, id), [{ user_id: user.id, is_home: true, status: 'active' }])
+    matchEach(t, await membersOf(postern, id), [{ user_id: user.id, is_home: true, status: 'active' }])
+    t.equal((await membersOf(postern, id)).length, 1)
     t.equal(
       (await user.client.get('/api/v1/users/me')).statusCode,
       401,

@@ -3,6 +3,7 @@ import { anApiKey, anEnvironment, inEnvironment } from '../helpers/api-keys.ts'
 import { buildTestApp, type Client, type Person } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
 import { isProblem } from '../helpers/hostile.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { aClient, basic, sendForm } from '../helpers/oauth.ts'
 
 const postern = await buildTestApp(t, {
@@ -79,7 +80,7 @@ t.test('a person opens so many and no more, at once or one by one', async (t) =>
 })
 
 t.test(
-  '8.2.3: what an account has paid for, and whether it is served, is not for its owner to say',
+  'ASVS 8.2.3: what an account has paid for, and whether it is served, is not for its owner to say',
   async (t) => {
     const ada = await person('GUEST')
     const later = '2030-01-01T00:00:00.000Z'
@@ -107,7 +108,7 @@ t.test('an owner lists, gives roles to and removes the members of the account', 
   const role = idOf(await root.post('/api/v1/roles', { name: `role-${++made}`, scopes: ['post:read'] }))
   const members = `/api/v1/accounts/${own.account}/members`
 
-  t.match((await own.client.get(members)).json(), [{ user_id: own.id }, { user_id: member.id }])
+  matchEach(t, (await own.client.get(members)).json(), [{ user_id: own.id }, { user_id: member.id }])
   const given = await own.client.post(`/api/v1/users/${member.id}/roles`, {
     role_id: role,
     account_id: own.account,
@@ -118,7 +119,7 @@ t.test('an owner lists, gives roles to and removes the members of the account', 
   t.equal((await own.client.get(`/api/v1/users/${member.id}`)).statusCode, 404, 'who is theirs no more')
 })
 
-t.test('8.4.1: an owner reaches nobody and nothing in other accounts', async (t) => {
+t.test('ASVS 8.4.1: an owner reaches nobody and nothing in other accounts', async (t) => {
   const [own, other] = [await owner(), await owner()]
   const member = await person('GUEST')
   await root.put(`/api/v1/accounts/${own.account}/members/${member.id}`)
@@ -163,42 +164,45 @@ async function ofTwoAccounts(home: string) {
   return { vic, other, finance }
 }
 
-t.test('8.2.2: who administers an account does not become somebody who belongs to others too', async (t) => {
-  const own = await owner()
-  const { vic, other, finance } = await ofTwoAccounts(own.account)
-  const user = `/api/v1/users/${vic.id}`
-  const body = { email: `${vic.id}@postern.test`, key: `key-${vic.id}`, attributes: { vip: true } }
-  const attacks = [
-    () => own.client.post(`${user}/unlock`),
-    () => own.client.delete(`${user}/mfa`),
-    () => own.client.patch(user, { attributes: body.attributes }),
-    () => own.client.patch(user, { key: body.key }),
-    () => own.client.patch(user, { email: body.email }),
-    () => own.client.put(user, { full_name: 'x', ...body }),
-    () => own.client.patch(user, { password: 'a password of the attacker' }),
-    () => own.client.put(user, { full_name: 'x', password: 'a password of the attacker' }),
-    () => own.client.post(`${user}/deactivate`),
-    () => own.client.patch(user, { is_active: true }),
-  ]
-  const refuses = async (why: string) => {
-    const before = (await root.get(user)).json()
-    // The last one is no change as long as they are active.
-    for (const [index, attack] of attacks.slice(0, -1).entries())
-      isProblem(t, await attack(), 'user_belongs_to_other_accounts', `${why}, ${index}`)
-    t.same((await root.get(user)).json(), before)
-  }
+t.test(
+  'ASVS 8.2.2: who administers an account does not become somebody who belongs to others too',
+  async (t) => {
+    const own = await owner()
+    const { vic, other, finance } = await ofTwoAccounts(own.account)
+    const user = `/api/v1/users/${vic.id}`
+    const body = { email: `${vic.id}@postern.test`, key: `key-${vic.id}`, attributes: { vip: true } }
+    const attacks = [
+      () => own.client.post(`${user}/unlock`),
+      () => own.client.delete(`${user}/mfa`),
+      () => own.client.patch(user, { attributes: body.attributes }),
+      () => own.client.patch(user, { key: body.key }),
+      () => own.client.patch(user, { email: body.email }),
+      () => own.client.put(user, { full_name: 'x', ...body }),
+      () => own.client.patch(user, { password: 'a password of the attacker' }),
+      () => own.client.put(user, { full_name: 'x', password: 'a password of the attacker' }),
+      () => own.client.post(`${user}/deactivate`),
+      () => own.client.patch(user, { is_active: true }),
+    ]
+    const refuses = async (why: string) => {
+      const before = (await root.get(user)).json()
+      // The last one is no change as long as they are active.
+      for (const [index, attack] of attacks.slice(0, -1).entries())
+        isProblem(t, await attack(), 'user_belongs_to_other_accounts', `${why}, ${index}`)
+      t.same((await root.get(user)).json(), before)
+    }
 
-  await refuses('a member elsewhere')
-  t.ok(await signInTo(vic, other), 'with their own password')
-  t.equal((await own.client.post(`${user}/password-reset`)).statusCode, 202, 'which proves the mailbox')
-  await root.delete(`/api/v1/accounts/${other}/members/${vic.id}`)
-  const everywhere = await root.post(`${user}/roles`, { role_id: finance, account_id: null })
-  await refuses('a role in every account')
-  await root.delete(`${user}/roles/${idOf(everywhere)}`)
+    await refuses('a member elsewhere')
+    t.ok(await signInTo(vic, other), 'with their own password')
+    t.equal((await own.client.post(`${user}/password-reset`)).statusCode, 202, 'which proves the mailbox')
+    await root.delete(`/api/v1/accounts/${other}/members/${vic.id}`)
+    const everywhere = await root.post(`${user}/roles`, { role_id: finance, account_id: null })
+    await refuses('a role in every account')
+    await root.delete(`${user}/roles/${idOf(everywhere)}`)
 
-  for (const [index, attack] of attacks.entries())
-    t.match(String((await attack()).statusCode), /^20[04]$/, `no longer elsewhere, ${index}`)
-})
+    for (const [index, attack] of attacks.entries())
+      t.match(String((await attack()).statusCode), /^20[04]$/, `no longer elsewhere, ${index}`)
+  },
+)
 
 t.test('administrators of every account reach whoever belongs to several', async (t) => {
   const own = await owner()

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { helpOf } from '../../src/cli/command.ts'
 import { allCommands } from '../../src/cli/main.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { aDataDir, runPostern, spawnPostern } from '../helpers/processes.ts'
 
 t.test(
@@ -73,7 +74,7 @@ t.test('the exit code is that of the process', async (t) => {
     async (args) => await spawnPostern(t, args, { env: { DATA_DIR: join(t.testdirName, 'none') } }).ended,
   )
 
-  t.match(await Promise.all(ends), [
+  matchEach(t, await Promise.all(ends), [
     { code: 0, stdout: /^\d/, stderr: '' },
     { code: 2, stdout: '', stderr: /^--force goes with --demo/ },
     { code: 1, stdout: '', stderr: /^There is no database in / },

@@ -134,7 +134,7 @@ t.test('users set-password', async (t) => {
     t.equal(code, 0)
     t.equal((await lost.client.get('/api/v1/users/me')).statusCode, 401)
     t.ok(await signIn(lost.email, GENERATED.exec(stdout)?.[1]))
-    t.match(await auditOf(lost.id), ['user session.created', 'system user.password_changed'])
+    t.same((await auditOf(lost.id)).slice(0, 2), ['user session.created', 'system user.password_changed'])
   })
   await t.test('by id, from standard input, to be changed at the next sign-in', async (t) => {
     const { code, stdout } = await spawnPostern(
@@ -206,7 +206,7 @@ t.test('users grant', async (t) => {
       ['editor', null, false],
       ['SUPER_ADMIN', null, true],
     ])
-    t.match(await auditOf(somebody.id), ['system role.assigned', 'system role.unassigned'])
+    t.same((await auditOf(somebody.id)).slice(0, 2), ['system role.assigned', 'system role.unassigned'])
   })
   await t.test('refuses what is there, and what is not', async (t) => {
     t.match(await grant('editor'), { code: 1, stderr: /^This user has already been assigned a role\.\n$/ })

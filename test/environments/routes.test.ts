@@ -3,6 +3,7 @@ import { anApiKey, anEnvironment, inEnvironment } from '../helpers/api-keys.ts'
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
 import { BAD_IDS, isProblem, NO_SUCH_ID, pointersOf, refusesBadBodies } from '../helpers/hostile.ts'
 import { pagesLikeEveryList } from '../helpers/lists.ts'
+import { matchEach } from '../helpers/matching.ts'
 
 type Environment = { id: string; project: string; key: string; name: string }
 const DEFAULT_ENVIRONMENT = '00000000-0000-7000-8000-000000000001'
@@ -57,7 +58,7 @@ t.test('an environment lives', async (t) => {
     )
     t.ok(changes === 1 && events === 1)
     const header = inEnvironment('production')
-    t.match((await root.get('/api/v1/accounts', header)).json(), [{ key: 'default', name: 'Default' }])
+    matchEach(t, (await root.get('/api/v1/accounts', header)).json(), [{ key: 'default', name: 'Default' }])
     t.same((await root.get('/api/v1/roles', header)).json(), [])
     t.same((await root.get('/api/v1/users', header)).json(), [])
   })

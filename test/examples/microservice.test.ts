@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 import { createTokenIssuer } from '../../src/auth/tokens.ts'
 import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { isInTime } from '../policy/in-time.ts'
 
 type Options = {
@@ -62,7 +63,7 @@ t.test('a scope opens the route that asks for it', async (t) => {
 
   t.equal(created.statusCode, 201)
   t.equal(list.statusCode, 200)
-  t.match(list.json(), [{ title: 'Hello', author: writer.id, account_id: writer.accountId }])
+  matchEach(t, list.json(), [{ title: 'Hello', author: writer.id, account_id: writer.accountId }])
 })
 
 t.test('a token without the scope is refused with its name', async (t) => {

@@ -17,7 +17,8 @@ t.test('the endpoints of the guides', async (t) => {
   await t.test('POST /sync-user makes somebody known, and later only changes the names', async (t) => {
     const made = await client.post('/sync-user', { email: 'grace@x.test', ...names })
     t.equal(made.statusCode, 201)
-    t.match(made.json(), { key: 'grace@x.test', email: 'grace@x.test', ...names, project_id: /-/, roles: [] })
+    t.match(made.json(), { key: 'grace@x.test', email: 'grace@x.test', ...names, project_id: /-/ })
+    t.same(made.json().roles, [])
 
     const again = await client.post('/sync-user', { email: 'GRACE@x.test', first_name: 'G', last_name: '' })
     t.match(

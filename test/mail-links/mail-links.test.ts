@@ -9,6 +9,7 @@ import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp } from '../helpers/app.ts'
 import { createAuthenticator } from '../helpers/authenticator.ts'
 import { PASSWORD, SECRET_KEY, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { eventually } from '../helpers/processes.ts'
 import { mailServer, tokenIn } from '../helpers/smtp.ts'
 
@@ -317,7 +318,7 @@ t.test('with a mail server', async (t) => {
       const own = postern.as(signedIn.json<Tokens>().access_token)
       const { id } = (await own.get('/api/v1/users/me')).json<{ id: string }>()
       const removals = await root.get(`/api/v1/audit-events?action=user.password_removed&target_id=${id}`)
-      t.match(removals.json(), [{ actor_id: id }])
+      matchEach(t, removals.json(), [{ actor_id: id }])
       t.equal((await confirmReset(await requestReset(email))).statusCode, 204)
       await signInByLink()
       t.equal((await login(email, NEW_PASSWORD)).statusCode, 200, 'a password set since stays')

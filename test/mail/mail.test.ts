@@ -8,6 +8,7 @@ import { loadMailTemplates } from '../../src/mail/templates.ts'
 import { buildTestApp } from '../helpers/app.ts'
 import { PASSWORD, testConfig } from '../helpers/config.ts'
 import { isProblem } from '../helpers/hostile.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { runPostern } from '../helpers/processes.ts'
 import { mailServer } from '../helpers/smtp.ts'
 
@@ -167,10 +168,10 @@ t.test('mails are sent by jobs', async (t) => {
       inbox.refuse({ at: 'RCPT', code: 451 }, { at: 'DATA', code: 452 })
       await send('bea@postern.test')
       await jobs.runDue()
-      t.match(await waiting(), [{ attempts: 1, last_error: /answered 451 to RCPT TO/ }])
+      matchEach(t, await waiting(), [{ attempts: 1, last_error: /answered 451 to RCPT TO/ }])
       t.notMatch(JSON.stringify(await waiting()), /somebody@/, 'the words of the server may name people')
       await again()
-      t.match(await waiting(), [{ attempts: 2, last_error: /answered 452 to DATA/ }])
+      matchEach(t, await waiting(), [{ attempts: 2, last_error: /answered 452 to DATA/ }])
       await again()
       t.same(inbox.to('bea@postern.test').length, 1)
 
@@ -191,7 +192,10 @@ t.test('mails are sent by jobs', async (t) => {
     await send('cyd@postern.test')
     await send('late@postern.test', new Date(now.getTime() + 3_600_000))
     await jobs.runDue()
-    t.match(await waiting(), [{ last_error: /ECONNREFUSED|ESOCKET/ }, { last_error: /ECONNREFUSED|ESOCKET/ }])
+    matchEach(t, await waiting(), [
+      { last_error: /ECONNREFUSED|ESOCKET/ },
+      { last_error: /ECONNREFUSED|ESOCKET/ },
+    ])
 
     const back = await mailServer(t, inbox.port)
     now = new Date(now.getTime() + 3_600_000)
@@ -228,7 +232,7 @@ t.test('with ENVIRONMENT=dev and no mail server, links are printed', async (t) =
   )
   await services.jobs.runDue()
 
-  t.match(printed, [{ to: 'ada@postern.test', text: LINK.link }])
+  matchEach(t, printed, [{ to: 'ada@postern.test', text: LINK.link }])
   t.match(services.mailer.warning, /printed to this log/)
 })
 

@@ -199,8 +199,9 @@ t.test('the refresh grant', async (t) => {
   t.match(foreign.json(), { error: 'invalid_grant' }, 'another client')
   t.match(wider.json(), { error: 'invalid_scope' })
   t.match(elsewhere.json(), { error: 'invalid_target' })
-  t.match(narrow.json(), { scope: 'post:read', token_type: 'Bearer' })
-  t.match(next.json(), { scope: 'post:read post:write' }, 'the session keeps the scope that it began with')
+  t.equal(narrow.json<Answer>().scope, 'post:read')
+  t.equal(narrow.json().token_type, 'Bearer')
+  t.equal(next.json<Answer>().scope, 'post:read post:write', 'the session keeps the scope that it began with')
 })
 
 t.test('C.5 8.3.3: token exchange (RFC 8693)', async (t) => {
@@ -234,7 +235,8 @@ t.test('C.5 8.3.3: token exchange (RFC 8693)', async (t) => {
     const further = await exchange(orders, issued.access_token, { audience: BILLING })
     const second = decodeJwt(further.json<Answer>().access_token)
 
-    t.match(issued, { issued_token_type: ACCESS_TOKEN, token_type: 'Bearer', scope: 'post:read' })
+    t.match(issued, { issued_token_type: ACCESS_TOKEN, token_type: 'Bearer' })
+    t.equal(issued.scope, 'post:read')
     t.notOk('refresh_token' in issued)
     t.match(first, {
       sub: person.id,
@@ -251,7 +253,8 @@ t.test('C.5 8.3.3: token exchange (RFC 8693)', async (t) => {
       ver: 1,
       act: { sub: gateway.client_id, ver: 1 },
     })
-    t.match(second, { sub: person.id, aud: BILLING, scope: 'post:read', client_id: orders.client_id })
+    t.match(second, { sub: person.id, aud: BILLING, client_id: orders.client_id })
+    t.equal(second['scope'], 'post:read')
     t.match(await introspect(issued.access_token, orders), { active: true, act: { sub: gateway.client_id } })
   })
 

@@ -7,6 +7,7 @@ import { SYSTEM } from '../../src/principal.ts'
 import { buildTestApp, type Client, type Person } from '../helpers/app.ts'
 import { type Authenticator, type Ceremony, createAuthenticator } from '../helpers/authenticator.ts'
 import { PASSWORD, testConfig } from '../helpers/config.ts'
+import { matchEach } from '../helpers/matching.ts'
 
 const ORIGIN = 'http://postern.test'
 const APP_ORIGIN = 'https://app.postern.test'
@@ -109,7 +110,7 @@ t.test('E.3: a passkey is registered, listed, renamed, signs in alone, and is re
   )
   t.ok(listed[0]?.last_used_at)
   const { rows } = await pool.query('select * from passkeys where id = $1', [ada.passkey.id])
-  t.match(rows, [
+  matchEach(t, rows, [
     {
       credential_id: device.credentials[0]?.id.toString('base64url'),
       public_key: /^[\w-]{90,}$/,
@@ -295,7 +296,7 @@ t.test(
     for (const counter of [40, 39, 0])
       t.equal(codeOf(await signIn(device, { counter })), '401 invalid_passkey')
 
-    t.match(await refusalsOf(ada.id, 'passkey.counter_regressed'), [
+    matchEach(t, await refusalsOf(ada.id, 'passkey.counter_regressed'), [
       { passkey_id: ada.passkey.id, counter: 40, last_counter: 40 },
     ])
     t.equal((await signIn(device, { counter: 41 })).statusCode, 200)
@@ -425,7 +426,7 @@ t.test(
     ])
       bodies.add(JSON.stringify({ ...refused.json<object>(), instance: '' }))
     t.equal(bodies.size, 1, 'one answer for every refusal')
-    t.match(await refusalsOf(disabledId, 'sign_in.refused'), [{ reason: 'invalid_passkey' }])
+    matchEach(t, await refusalsOf(disabledId, 'sign_in.refused'), [{ reason: 'invalid_passkey' }])
   },
 )
 

@@ -13,6 +13,7 @@ import { encodeHashedSet, readHashedSet } from '../../src/passwords/hashed-set.t
 import { setUp } from '../../src/setup.ts'
 import { buildTestApp } from '../helpers/app.ts'
 import { PASSWORD, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { FOREIGN_HASHES, HASHED, LONG } from './hashes.ts'
 
 const SETTINGS = { minLength: 15, memoryKib: 1024, timeCost: 2, parallelism: 1, concurrency: 2, queue: 100 }
@@ -228,7 +229,7 @@ t.test('a pepper', async (t) => {
       'without the name of the pepper',
     )
     t.equal(await createPasswordHasher({ ...SETTINGS, pepper: next }).verify(hash, PASSWORD), false)
-    t.match(warnings, [{ reason: /PASSWORD_PEPPER/ }])
+    matchEach(t, warnings, [{ reason: /PASSWORD_PEPPER/ }])
     t.notMatch(hash, old)
   })
   await t.test('is turned on and changed with each sign-in', async (t) => {

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { buildTestApp } from '../helpers/app.ts'
 import { isProblem, pointersOf } from '../helpers/hostile.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { aClient, basic, sendForm } from '../helpers/oauth.ts'
 
 const POLICY = {
@@ -59,7 +60,7 @@ t.test('the trail says to whom a file gave which role', async (t) => {
   const assigned = (await root.get(`/api/v1/audit-events?action=role.assigned&target_id=${ada}`)).json<
     object[]
   >()
-  t.match(assigned, [{ details: { role: 'Reader' } }])
+  matchEach(t, assigned, [{ details: { role: 'Reader' } }])
 
   await t.test(
     'who may write the policy, but not people and accounts, writes none of them with it',

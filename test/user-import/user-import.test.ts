@@ -18,6 +18,7 @@ import { type ColumnNames, readCsv, readJsonLines } from '../../src/user-import/
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
 import { PASSWORD, SECRET_KEY, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
 import { onServer } from '../helpers/database.ts'
+import { matchEach } from '../helpers/matching.ts'
 import { runPostern } from '../helpers/processes.ts'
 import { FOREIGN_HASHES, HASHED } from '../passwords/hashes.ts'
 
@@ -269,7 +270,7 @@ t.test('an import', async (t) => {
       [4, 6],
     )
     t.match(await userOf(app, 'c1@postern.test'), { full_name: 'two\nlines' })
-    t.match(latin1.refusals, [{ line: 2, reason: 'is not in UTF-8' }])
+    matchEach(t, latin1.refusals, [{ line: 2, reason: 'is not in UTF-8' }])
     await t.rejects(importText(app, 'email,colour\nx,y'), /column "colour" is not known/)
     await t.rejects(
       importText(app, 'email,Mail\nx,y', { columns: new Map([['Mail', 'email']]) }),
@@ -308,7 +309,7 @@ t.test('an import', async (t) => {
 
     const root1 = `,${SUPER_ADMIN_EMAIL},,f,,,,`
     const last = await importText(app, csv(root1, 'other,met@postern.test,,,,,,'), { onConflict: 'update' })
-    t.match(last.refusals, [
+    matchEach(t, last.refusals, [
       { line: 2, reason: /super admin/i },
       { line: 3, reason: 'has the email of a user with another key' },
     ])

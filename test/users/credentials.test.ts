@@ -42,7 +42,7 @@ t.test('deactivation and reactivation heed If-Match', async (t) => {
   }
 })
 
-t.test('7.5.1: the administrator of an account shows who they are like everybody else', async (t) => {
+t.test('ASVS 7.5.1: the administrator of an account shows who they are like everybody else', async (t) => {
   const taken = await person()
   const admin = await person('ACCOUNT_ADMIN', { accountId: await account() })
   const own = `/api/v1/users/${admin.id}`
@@ -98,7 +98,7 @@ t.test(
   },
 )
 
-t.test('7.5.1: who has authenticated long ago does not change what lets others in', async (t) => {
+t.test('ASVS 7.5.1: who has authenticated long ago does not change what lets others in', async (t) => {
   const admin = await person('SUPER_ADMIN')
   const victim = await person('GUEST')
   const mfa = { is_mfa_required: true }

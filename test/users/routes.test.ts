@@ -3,6 +3,7 @@ import { buildTestApp, type TestApp } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
 import { BAD_IDS, isProblem, NO_SUCH_ID, pointersOf, refusesBadBodies } from '../helpers/hostile.ts'
 import { nextOf, pagesLikeEveryList, walk } from '../helpers/lists.ts'
+import { matchEach } from '../helpers/matching.ts'
 
 const OTHER_PASSWORD = 'another long password of mine'
 const SORTS = ['created_at', 'email', 'full_name', 'updated_at']
@@ -668,7 +669,7 @@ t.test('a user learns what they may do, and where they belong', async (t) => {
     roles: ['GUEST', 'editor'],
     scopes: ['post:read', 'post:write'],
   })
-  t.match(accounts.json(), [
+  matchEach(t, accounts.json(), [
     { account: { id: home, key: 'default' }, is_home: true, status: 'active' },
     { account: { id: second, name: 'Second' }, is_home: false, status: 'active' },
   ])
@@ -730,7 +731,7 @@ t.test('anyone registers while registration is open', async (t) => {
   })
   const me = as(await signIn('new@postern.test'))
   t.equal((await me.get('/api/v1/users/me')).statusCode, 200)
-  t.match((await me.get('/api/v1/users/me/permissions')).json(), {
+  t.same((await me.get('/api/v1/users/me/permissions')).json(), {
     account_id: null,
     role: 'GUEST',
     roles: [],

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { withDataDirLock } from '../../../src/db/embedded/lock.ts'
+import { matchEach } from '../../helpers/matching.ts'
 
 t.test('the lock of DATA_DIR', async (t) => {
   const dataDir = await mkdtemp(join(tmpdir(), 'postern-lock-'))
@@ -36,7 +37,7 @@ t.test('the lock of DATA_DIR', async (t) => {
     })
 
     t.equal(await waiter, 'free')
-    t.match(told, [`Waiting for process ${process.pid}, which is starting`])
+    matchEach(t, told, [`Waiting for process ${process.pid}, which is starting`])
   })
 
   await t.test('is free again after a failure', async (t) => {

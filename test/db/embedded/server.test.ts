@@ -10,6 +10,7 @@ import { EmbeddedError } from '../../../src/db/embedded/errors.ts'
 import { findProcess } from '../../../src/db/embedded/process.ts'
 import { type EmbeddedServer, findEmbedded, startEmbedded } from '../../../src/db/embedded/server.ts'
 import { onServer } from '../../helpers/database.ts'
+import { matchEach } from '../../helpers/matching.ts'
 
 const isRoot = process.getuid?.() === 0
 const NOBODY = 65534
@@ -77,7 +78,7 @@ t.test('the life of one database', async (t) => {
     await onServer(server.url, (client) => client.query('create table rows (n int primary key)'))
     await insert(server.url, 1)
 
-    t.match(told, [/Creating the database/])
+    matchEach(t, told, [/Creating the database/])
     t.equal(server.adopted, false)
     t.equal(new URL(server.url).pathname, '/postern')
   })

@@ -28,10 +28,10 @@ export async function aMillionUsers(bench: Bench): Promise<void> {
 
     report('one check each, in batches of 100', [await everyUserOnce(ask)], '/s')
     report('resident memory after it', [residentMib(postern.pid)], 'MiB')
-    const { hits, misses } = await cacheCounts(postern)
-    report('share of facts that were at hand', [(100 * hits) / (hits + misses)], '%')
+    for (const [kind, { hits, misses }] of await cacheCounts(postern))
+      report(`facts of kind ${kind} that were at hand`, [(100 * hits) / (hits + misses)], '%')
     report('first check of somebody cold', await coldChecks(ask), 'ms')
-    const { quiet, changing } = await pausesAroundARoleChange(postern, token, key)
+    const { quiet, changing } = await pausesAroundARoleChange(postern, ask, token, key)
     report(`longest pause, ${CACHED.toLocaleString('en')} users cached`, [quiet], 'ms')
     report('longest pause while a role of theirs changes', [changing], 'ms')
   } finally {
@@ -39,7 +39,7 @@ export async function aMillionUsers(bench: Bench): Promise<void> {
   }
 }
 
-type Ask = (first: number, count: number) => Promise<void>
+type Ask = (first: number, count: number, mayEdit?: boolean) => Promise<void>
 
 const questionAbout = (place: number) => ({
   user: { key: `million-${place}` },
@@ -47,14 +47,14 @@ const questionAbout = (place: number) => ({
   resource: { type: 'document', tenant: 'default' },
 })
 
-/** Asks about users in a row, and compares every answer: editors may, viewers may not. */
+/** Asks about users in a row, and compares every answer: editors may unless `mayEdit` is false, viewers may not. */
 function asker({ url }: Server, key: string): Ask {
-  return async (first, count) => {
+  return async (first, count, mayEdit = true) => {
     const questions = Array.from({ length: count }, (_, index) => questionAbout(first + index))
     const response = await post(`${url}/allowed/bulk`, questions, key)
     const { allow } = (await response.json()) as { allow: { allow: boolean }[] }
     allow.forEach((answer, index) => {
-      if (answer.allow !== ((first + index) % ROLES.length === 1))
+      if (answer.allow !== (mayEdit && (first + index) % ROLES.length === 1))
         throw new Error(`wrong answer about ${first + index}`)
     })
   }
@@ -85,8 +85,11 @@ async function coldChecks(ask: Ask): Promise<number[]> {
   return times
 }
 
-/** How long the server's event loop stood still at the most, in ms, under checks about people who are cached. */
-async function pausesAroundARoleChange({ url }: Server, token: string, key: string) {
+/**
+ * How long the server's event loop stood still at the most, in ms, under checks about people who are cached. After each
+ * change all of them are asked about: who may be answered as before has not seen it.
+ */
+async function pausesAroundARoleChange({ url }: Server, ask: Ask, token: string, key: string) {
   const longest = async (seconds: number) => {
     await longestLag(url)
     const result = await autocannon({
@@ -106,9 +109,11 @@ async function pausesAroundARoleChange({ url }: Server, token: string, key: stri
   await longest(Math.ceil((2 * CACHED) / 2000)) // everybody is cached now
   const quiet = await longest(3)
   const measured = longest(3)
-  for (const permissions of [['document:read'], ['document:read', 'document:update']]) {
+  for (const mayEdit of [false, true]) {
     await new Promise((resolve) => setTimeout(resolve, 700))
+    const permissions = mayEdit ? ['document:read', 'document:update'] : ['document:read']
     await post(`${url}/api/v1/policy`, policyWith(permissions), token)
+    for (let first = USERS - CACHED; first < USERS; first += BATCH) await ask(first, BATCH, mayEdit)
   }
   return { quiet, changing: await measured }
 }
@@ -163,11 +168,17 @@ async function loadUsers(databaseUrl: string): Promise<void> {
   }
 }
 
-async function cacheCounts({ url }: Server): Promise<{ hits: number; misses: number }> {
+/** Lookups since the start, by the kind of what was looked up. */
+async function cacheCounts({ url }: Server): Promise<Map<string, { hits: number; misses: number }>> {
   const text = await (await fetch(`${url}/metrics`)).text()
-  const count = (outcome: string) =>
-    [...text.matchAll(/^postern_policy_cache_lookups_total\{([^}]*)\} (\d+)/gm)]
-      .filter(([, labels]) => labels?.includes(`outcome="${outcome}"`))
-      .reduce((total, [, , value]) => total + Number(value), 0)
-  return { hits: count('hit'), misses: count('miss') }
+  const counts = new Map<string, { hits: number; misses: number }>()
+  for (const [, labels = '', value] of text.matchAll(
+    /^postern_policy_cache_lookups_total\{([^}]*)\} (\d+)/gm,
+  )) {
+    const kind = /kind="(\w+)"/.exec(labels)?.[1] ?? labels
+    const count = counts.get(kind) ?? { hits: 0, misses: 0 }
+    counts.set(kind, count)
+    count[labels.includes('outcome="hit"') ? 'hits' : 'misses'] += Number(value)
+  }
+  return counts
 }

@@ -31,7 +31,7 @@ export class Refused extends Error {}
 const NOT_FOUND = '404 NOT_FOUND'
 const TAKEN = '409 DUPLICATE_ENTITY'
 const OTHER_TENANT = '409 MISMATCH_RESOURCE_INSTANCES_TENANTS'
-const INVALID = '422'
+const INVALID = '422 INVALID_INPUT'
 
 const refuse = (why: string): never => {
   throw new Refused(why)

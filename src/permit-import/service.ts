@@ -162,7 +162,7 @@ export async function importEnvironment(options: Import): Promise<Report> {
     let said = 0
     for await (const { number, items, total = 0 } of client.pages(`${facts}${path}`, progress.next_page)) {
       said = total
-      await copyPage(items)
+      await wholly(async () => await copyPage(items))
       progress.next_page = number + 1
       if (number % PAGES_BETWEEN_SAVES === 0) {
         onProgress?.(`${kind}: ${progress.read} read`)
@@ -177,6 +177,17 @@ export async function importEnvironment(options: Import): Promise<Report> {
       })
     progress.is_done = true
     await save(report)
+  }
+
+  /** Of what fails half-way nothing is counted: it is done again, and counted then. */
+  async function wholly(work: () => Promise<void>): Promise<void> {
+    const before = structuredClone(report.facts)
+    try {
+      await work()
+    } catch (error) {
+      report.facts = before
+      throw error
+    }
   }
 
   async function copy<T>(kind: FactKind, copier: Copier<T>, values: readonly unknown[]): Promise<void> {
@@ -208,12 +219,14 @@ export async function importEnvironment(options: Import): Promise<Report> {
     if (progress.is_done) return
     const values = await optional(`${facts}/proxy_configs`)
     const placed = await placedProxies(values, { model, leaveOut })
-    progress.read += values.length
-    progress.left_out += values.length - placed.length
-    await settle(progress, placed, {
-      kind: PROXY,
-      nameOf: ({ key }) => key,
-      write: async (changing) => await writeProxies(caller, changing, { model, leaveOut }),
+    await wholly(async () => {
+      progress.read += values.length
+      progress.left_out += values.length - placed.length
+      await settle(progress, placed, {
+        kind: PROXY,
+        nameOf: ({ key }) => key,
+        write: async (changing) => await writeProxies(caller, changing, { model, leaveOut }),
+      })
     })
     progress.is_done = true
   }

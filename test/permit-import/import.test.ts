@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
 import { DEFAULT_ENVIRONMENT } from '../../src/db/client.ts'
-import { resumedReport, writeReport } from '../../src/permit-import/report.ts'
+import { type Report, resumedReport, writeReport } from '../../src/permit-import/report.ts'
 import { anEnvironment } from '../helpers/api-keys.ts'
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
 import { SECRET_KEY } from '../helpers/config.ts'
@@ -324,6 +324,52 @@ t.test('what a server may answer', async (t) => {
     await writeFile(path, '{}')
     await t.rejects(resumedReport(path, begin), /no report of an import/)
   })
+
+  await t.test(
+    'what could not be written is counted when it is, and a list that is short is said to be',
+    async (t) => {
+      const environmentId = await fresh()
+      const member = { associated_tenants: [{ tenant: 'acme', status: 'active', roles: [] }] }
+      const { url } = await fakeSource(
+        t,
+        {
+          tenants: [{ id: 't', key: 'acme', name: 'Acme' }],
+          proxies: [{ id: 'p', key: 'gateway', name: 'Gateway', mapping_rules: [] }],
+        },
+        {
+          interfere: (path, page, response) => {
+            if (path !== 'F/users') return false
+            const data = page === 1 ? [user('first', member), user('second'), 'no user'] : []
+            response.writeHead(200, { 'content-type': 'application/json' })
+            response.end(JSON.stringify({ data, total_count: 4 }))
+            return true
+          },
+        },
+      )
+      const { pool } = target.services.database
+      await pool.query(`create function refuse() returns trigger language plpgsql as
+      $$ begin raise 'the database is stopping' using errcode = '57P01'; end $$`)
+      let report: Report | undefined
+      for (const table of ['users', 'account_members', 'proxy_configs']) {
+        await pool.query(`create trigger away before insert on ${table} execute function refuse()`)
+        const run = await importFrom(url, target, { environmentId, ...(report && { report }) })
+        await pool.query(`drop trigger away on ${table}`)
+        t.ok(run.error, `nothing can be written to ${table}`)
+        report = run.report
+        const { read } = table === 'proxy_configs' ? report.facts.proxies : report.facts.users
+        t.equal(read, 0)
+      }
+      const last = await importFrom(url, target, { environmentId, ...(report && { report }) })
+
+      t.equal(last.error, undefined)
+      t.match(last.report.facts, {
+        users: { read: 3, created: 0, unchanged: 2, left_out: 1 },
+        memberships: { read: 1, created: 1, unchanged: 0 },
+        proxies: { read: 1, created: 1 },
+      })
+      t.ok(leftOut(last).includes('list /users: has 4 by its own count, and showed 3'))
+    },
+  )
 
   await t.test('whatever cannot be taken over is named with its reason, and gives nobody more', async (t) => {
     const environmentId = await fresh()

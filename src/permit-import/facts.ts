@@ -17,6 +17,8 @@ import {
   type Json,
   Label,
   type LeaveOut,
+  type LeftOut,
+  shown,
   TenantShape,
   Text,
   TupleShape,
@@ -44,7 +46,17 @@ export type Copier<T> = {
   lessThan?(item: T, refusal: AppError): T | undefined
 }
 
-type Dependencies = { model: Model; caller: Caller; names: Names; leaveOut: LeaveOut }
+type Dependencies = {
+  model: Model
+  caller: Caller
+  names: Names
+  leaveOut: LeaveOut
+  /** What was left out so far, before this process too. */
+  leftOut: readonly LeftOut[]
+}
+
+const INACTIVE = 'is not active there; what was copied before stays'
+const PENDING = 'is pending there: invite the person here'
 
 type Tenant = { key: string; name: string; description?: string; attributes: Json | null }
 type Instance = Static<typeof InstanceShape>
@@ -53,14 +65,24 @@ type Assignment = Static<typeof AssignmentShape>
 export type Membership = { user: string; tenant: string }
 
 /** The kinds of facts, under the rules of Permit's own bulk requests to this service. */
-export function createCopiers({ model, caller, names, leaveOut }: Dependencies) {
+export function createCopiers({ model, caller, names, leaveOut, leftOut }: Dependencies) {
   const { permit, permitBulk, permitImport, permitInstances, accounts, usersRepository } = model
+  let pending: ReadonlySet<string> | undefined
+
+  /** Known once all people were read, which is before the first assignment. */
+  function isPending(membership: string): boolean {
+    pending ??= new Set(
+      leftOut.filter(({ reason }) => reason === PENDING).map(({ kind, name }) => `${kind} ${name}`),
+    )
+    return pending.has(`membership ${shown(membership)}`)
+  }
 
   const tenants: Copier<Tenant> = {
     kind: 'tenant',
     read(value) {
       const item = fitting(this.kind, TenantShape, value, leaveOut)
       if (!item) return undefined
+      if (item.is_active === false) return left(this.kind, item.key, INACTIVE)
       const at = { kind: this.kind, name: item.key }
       const description = fieldOf(at, 'description', Text, item.description, leaveOut)
       return {
@@ -95,6 +117,7 @@ export function createCopiers({ model, caller, names, leaveOut }: Dependencies) 
     read(value) {
       const item = fitting(this.kind, UserShape, value, leaveOut)
       if (!item) return undefined
+      if (item.is_active === false) return left(this.kind, item.key, INACTIVE)
       const at = { kind: this.kind, name: item.key }
       const said = (field: 'email' | 'first_name' | 'last_name', schema: typeof Label) =>
         item[field] === '' ? undefined : fieldOf(at, field, schema, item[field], leaveOut)
@@ -219,6 +242,12 @@ export function createCopiers({ model, caller, names, leaveOut }: Dependencies) 
       const named = instance == null ? role : `${typeOf(instance)}#${role}`
       if (!names.roles.has(named))
         return left(this.kind, this.nameOf(item), `is of a role that is not there: ${named}`)
+      if (item.is_active === false)
+        return left(this.kind, this.nameOf(item), 'is of somebody, or in a tenant, not active there')
+      if (item.expires_at != null)
+        return left(this.kind, this.nameOf(item), `ends at ${shown(item.expires_at)}, and would not end here`)
+      if (tenant != null && isPending(`${item.user} ${tenant}`))
+        return left(this.kind, this.nameOf(item), 'is of a membership that is pending there')
       return instance == null && tenant == null ? left(this.kind, this.nameOf(item), 'names no tenant') : item
     },
     nameOf: ({ user, role, tenant, resource_instance: instance }) => `${user} ${role} ${instance ?? tenant}`,
@@ -266,15 +295,19 @@ const byKey = <T extends { key: string }>(rows: readonly T[]) => new Map(rows.ma
 const keyIn = (instance: string): string => instance.slice(instance.indexOf(':') + 1)
 const typeOf = (instance: string): string => instance.slice(0, instance.indexOf(':'))
 
-/** The tenants that the person belongs to without a role there that will be copied and says so. */
+/**
+ * The tenants that an active person belongs to without a role there that will be copied and says so. Pending memberships
+ * are left out, whatever goes with them.
+ */
 export function membershipsOf(value: unknown, { roles }: Names, leaveOut: LeaveOut): Membership[] {
   const user = fitting('user', UserShape, value, () => {})
-  return (user?.associated_tenants ?? []).flatMap(({ tenant, status, roles: held }) => {
-    if (held?.some((role) => roles.has(role))) return []
-    if (status !== 'pending' || !user) return user ? [{ user: user.key, tenant }] : []
-    const name = `${user.key} ${tenant}`
-    leaveOut({ kind: 'membership', name, reason: 'is pending there: invite the person here' })
-    return []
+  if (!user || user.is_active === false) return []
+  return (user.associated_tenants ?? []).flatMap(({ tenant, status, roles: held }) => {
+    if (status === 'pending') {
+      leaveOut({ kind: 'membership', name: `${user.key} ${tenant}`, reason: PENDING })
+      return []
+    }
+    return held?.some((role) => roles.has(role)) ? [] : [{ user: user.key, tenant }]
   })
 }
 

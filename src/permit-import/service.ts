@@ -70,7 +70,7 @@ export async function importEnvironment(options: Import): Promise<Report> {
   const leaveOut: LeaveOut = collectorOf(report)
 
   const names = await copyDefinitions()
-  const copiers = createCopiers({ model, caller, names, leaveOut })
+  const copiers = createCopiers({ model, caller, names, leaveOut, leftOut: report.left_out })
   try {
     await copyFacts('tenants', '/tenants', async (items) => await copy('tenants', copiers.tenants, items))
     await copyFacts('users', '/users', async (items) => {

@@ -26,7 +26,10 @@ export { Email }
 
 export const ScopeShape = Type.Object({ project_id: orNull(Name), environment_id: orNull(Name) })
 
-export const TenantShape = Type.Object({ key: Key, ...attributes, ...described })
+/** Postern says so of what does not count there: Permit knows no such thing. */
+const activity = { is_active: orNull(Type.Boolean()) }
+
+export const TenantShape = Type.Object({ key: Key, ...attributes, ...described, ...activity })
 export const UserShape = Type.Object({
   key: UserKey,
   ...attributes,
@@ -42,6 +45,7 @@ export const UserShape = Type.Object({
   email: Whatever,
   first_name: Whatever,
   last_name: Whatever,
+  ...activity,
 })
 export const InstanceShape = Type.Object({
   key: Type.String({ minLength: 1, maxLength: LONGEST_INSTANCE_KEY, pattern: INSTANCE_KEY }),
@@ -60,6 +64,8 @@ export const AssignmentShape = Type.Object({
   role: Key,
   tenant: orNull(Key),
   resource_instance: orNull(InstanceName),
+  expires_at: orNull(Type.String({ maxLength: 64 })),
+  ...activity,
 })
 
 const keyed = { key: Key, ...described }

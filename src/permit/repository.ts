@@ -23,14 +23,17 @@ type Json = Record<string, unknown>
 export type GrantRow = {
   id: string
   createdAt: Date
+  /** When it ends by itself. */
+  expiresAt: Date | null
   user: Named & {
     email: string | null
     firstName: string | null
     lastName: string | null
     attributes: Json | null
+    isActive: boolean
   }
   role: Named & { name: string; permissions: string[] }
-  tenant: Named & { name: string; attributes: Json | null }
+  tenant: Named & { name: string; attributes: Json | null; isActive: boolean }
   instance: (Named & { resource: string; attributes: Json | null }) | null
 }
 type Named = { id: string; key: string }
@@ -80,6 +83,7 @@ export function createPermitRepository({ db, prepare }: Database, environmentId:
         .select({
           id: roleAssignments.id,
           createdAt: roleAssignments.createdAt,
+          expiresAt: roleAssignments.expiresAt,
           user: {
             id: users.id,
             key: users.key,
@@ -87,6 +91,7 @@ export function createPermitRepository({ db, prepare }: Database, environmentId:
             firstName: users.firstName,
             lastName: users.lastName,
             attributes: users.attributes,
+            isActive: users.isActive,
           },
           role: { id: roles.id, key: roles.key, name: roles.name, permissions: permissionsOfRole },
           tenant: {
@@ -94,6 +99,7 @@ export function createPermitRepository({ db, prepare }: Database, environmentId:
             key: accounts.key,
             name: accounts.name,
             attributes: accounts.attributes,
+            isActive: accounts.isActive,
           },
           instanceId: resourceInstances.id,
           instanceKey: resourceInstances.key,

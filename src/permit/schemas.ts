@@ -114,6 +114,12 @@ export const placeIds = ({
   environment_id: environmentId,
 })
 
+/**
+ * What says that something is switched off. Permit knows no such thing, and clients of its take what is listed to be
+ * active: the field is there only when it is not.
+ */
+const unlessActive = (isActive: boolean) => (isActive ? {} : { is_active: false })
+
 /** A person. Pages of them are written by the database in the same shape (`user-pages-repository.ts`). */
 export function presentUser(user: UserRow, { members, grants }: Holdings, place: PlaceIds) {
   return {
@@ -138,6 +144,7 @@ export function presentUser(user: UserRow, { members, grants }: Holdings, place:
     attributes: user.attributes ?? {},
     created_at: user.createdAt.toISOString(),
     updated_at: user.updatedAt.toISOString(),
+    ...unlessActive(user.isActive),
   }
 }
 
@@ -152,12 +159,13 @@ export const presentTenant = (account: AccountRow, place: PlaceIds) => ({
   created_at: account.createdAt.toISOString(),
   updated_at: account.updatedAt.toISOString(),
   last_action_at: account.updatedAt.toISOString(),
+  ...unlessActive(account.isActive),
 })
 
 const instanceName = ({ instance }: GrantRow): string | null =>
   instance && `${instance.resource}:${instance.key}`
 
-/** A role that somebody holds, as Permit’s API answers it. */
+/** A role that somebody holds, as Permit’s API answers it. It is not active when the person or the tenant is not. */
 export const presentGrant = (grant: GrantRow, place: PlaceIds) => ({
   id: grant.id,
   user: grant.user.key,
@@ -170,6 +178,8 @@ export const presentGrant = (grant: GrantRow, place: PlaceIds) => ({
   tenant_id: grant.tenant.id,
   ...place,
   created_at: grant.createdAt.toISOString(),
+  ...unlessActive(grant.user.isActive && grant.tenant.isActive),
+  ...(grant.expiresAt && { expires_at: grant.expiresAt.toISOString() }),
 })
 
 /** A role that somebody holds, with the user, role and tenant themselves, as Permit’s API answers it. */

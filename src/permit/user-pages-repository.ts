@@ -127,7 +127,11 @@ const described = (ids: string, account: string): string => `
     left join by_user on by_user.user_id = u.id
     where u.id = any(${ids}))`
 
-const PEOPLE = "(select coalesce(json_agg(people order by id), '[]')::text from people)"
+/** Whoever is not active is marked so, as `presentUser` does. */
+const PEOPLE = `(
+  select coalesce(json_agg(case when off.id is null then to_json(people)
+    else (to_jsonb(people) || '{"is_active": false}')::json end order by people.id), '[]')::text
+  from people left join users off on off.id = people.id and not off.is_active)`
 
 const NAMED = `with ${described('$4::uuid[]', '$5::uuid')} select ${PEOPLE} as data`
 

@@ -177,6 +177,154 @@ t.test('an environment of another Postern is copied whole, by the command', asyn
   await t.rejects(importFrom(url, target, { key: 'permit_key_that_is_none' }), /401/)
 })
 
+t.test('what is switched off there, ends by itself or is pending gives nothing here', async (t) => {
+  const source = await buildTestApp(t)
+  const target = await buildTestApp(t)
+  const { url } = await listenForSdk(t, source)
+  const { key } = await apiKey(source, 'read')
+  const python = await pythonClient(source)
+  const facts = '/v2/facts/default/default'
+  for (const resource of [
+    {
+      key: 'document',
+      name: 'Document',
+      actions: { read: {}, edit: {} },
+      roles: { editor: { permissions: ['edit'] } },
+    },
+  ])
+    t.equal((await python.post('/v2/schema/default/default/resources', resource)).statusCode, 200)
+  const reader = (
+    await python.post('/v2/schema/default/default/roles', {
+      key: 'reader',
+      name: 'Reader',
+      permissions: ['document:read'],
+    })
+  ).json()
+  for (const tenant of ['acme', 'closed'])
+    await python.post(`${facts}/tenants`, { key: tenant, name: tenant })
+  const assign = async (user: string, tenant: string, more: object = { role: 'reader' }) =>
+    (await python.post(`${facts}/role_assignments`, { user, tenant, ...more })).json()
+  const people = new Map<string, string>()
+  for (const user of ['ida', 'off', 'guest', 'temp', 'waiting'])
+    people.set(user, (await python.post(`${facts}/users`, { key: user })).json().id)
+  const { tenant_id: acme } = await assign('ida', 'acme')
+  const { tenant_id: closed } = await assign('ida', 'closed')
+  await assign('off', 'acme')
+  await assign('off', 'acme', { role: 'editor', resource_instance: 'document:d1' })
+  await assign('waiting', 'acme')
+  await assign('waiting', 'acme', { role: 'editor', resource_instance: 'document:d1' })
+  const { statusCode } = await source.root.post(`/api/v1/users/${people.get('temp')}/roles`, {
+    role_id: reader.id,
+    account_id: acme,
+    expires_at: '2099-01-01T00:00:00Z',
+  })
+  t.equal(statusCode, 201)
+  const copied = async () => {
+    const { error, report } = await importFrom(url, target, { key })
+    t.equal(error, undefined)
+    return report
+  }
+  const targetPython = await pythonClient(target)
+  const may = async (client: typeof python) => {
+    const checks = [...people.keys()].flatMap((user) =>
+      ['acme', 'closed'].flatMap((tenant) =>
+        [
+          ['read', {}],
+          ['edit', { key: 'd1' }],
+        ].map(([action, more]) => ({
+          user: { key: user },
+          action,
+          resource: { type: 'document', tenant, ...(more as object) },
+        })),
+      ),
+    )
+    const { allow } = (await client.post('/allowed/bulk', checks)).json<{ allow: { allow: boolean }[] }>()
+    return checks.flatMap(({ user, action, resource }, at) =>
+      allow[at]?.allow ? [`${user.key} ${action} ${resource.tenant}`] : [],
+    )
+  }
+
+  await source.root.patch(`/api/v1/users/${people.get('off')}`, { is_active: false })
+  await source.root.patch(`/api/v1/accounts/${closed}`, { is_active: false })
+  await source.services.database.pool.query(
+    "update account_members set status = 'pending' where user_id = $1 and account_id = $2",
+    [people.get('waiting'), acme],
+  )
+
+  await t.test('the lists mark it, and only it', async (t) => {
+    const marked = (items: Record<string, unknown>[]) =>
+      items.flatMap((item) =>
+        'is_active' in item || 'expires_at' in item
+          ? [
+              {
+                of: item['user'] ?? item['key'],
+                is_active: item['is_active'],
+                expires_at: item['expires_at'],
+              },
+            ]
+          : [],
+      )
+    const off = { of: 'off', is_active: false, expires_at: undefined }
+    t.same(marked((await python.get(`${facts}/users`)).json().data), [off])
+    t.same(marked((await python.get(`${facts}/tenants/acme/users`)).json().data), [off])
+    t.match((await python.get(`${facts}/users/off`)).json(), { is_active: false })
+    t.notOk('is_active' in (await python.get(`${facts}/users/ida`)).json())
+    t.same(marked((await python.get(`${facts}/tenants`)).json()), [{ ...off, of: 'closed' }])
+    t.match((await python.get(`${facts}/tenants/closed`)).json(), { is_active: false })
+    for (const path of ['role_assignments', 'role_assignments?detailed=true']) {
+      const grants = (await python.get(`${facts}/${path}`)).json<Record<string, { key?: string }>[]>()
+      t.same(
+        marked(grants.map((grant) => ({ ...grant, user: grant['user']?.key ?? grant['user'] }))),
+        [
+          { ...off, of: 'ida' },
+          off,
+          off,
+          { of: 'temp', is_active: undefined, expires_at: '2099-01-01T00:00:00.000Z' },
+        ],
+        path,
+      )
+    }
+  })
+
+  await t.test('the import leaves it out, with its reasons', async (t) => {
+    const report = await copied()
+    t.same(leftOut({ report }).sort(), [
+      'assignment ida reader closed: is of somebody, or in a tenant, not active there',
+      'assignment off editor document:d1: is of somebody, or in a tenant, not active there',
+      'assignment off reader acme: is of somebody, or in a tenant, not active there',
+      'assignment temp reader acme: ends at 2099-01-01T00:00:00.000Z, and would not end here',
+      'assignment waiting editor document:d1: is of a membership that is pending there',
+      'assignment waiting reader acme: is of a membership that is pending there',
+      'membership waiting acme: is pending there: invite the person here',
+      'tenant closed: is not active there; what was copied before stays',
+      'user off: is not active there; what was copied before stays',
+    ])
+    t.same(await may(targetPython), ['ida read acme'])
+    t.equal((await targetPython.get(`${facts}/users/off`)).statusCode, 404)
+    t.equal((await targetPython.get(`${facts}/tenants/closed`)).statusCode, 404)
+  })
+
+  await t.test('so does one that goes on in another process after the people were read', async (t) => {
+    const environmentId = (await anEnvironment(target)).id
+    const first = await importFrom(url, target, { key, environmentId })
+    const report = { ...first.report, finished_at: null }
+    report.facts.assignments = { ...report.facts.assignments, next_page: 1, is_done: false, left_out: 0 }
+    report.left_out = report.left_out.filter(({ kind }) => kind !== 'assignment')
+    const again = await importFrom(url, target, { key, environmentId, report: structuredClone(report) })
+    t.equal(leftOut(again).filter((line) => /^assignment waiting/.test(line)).length, 2)
+  })
+
+  await t.test('once it counts there, it is copied', async (t) => {
+    await source.root.patch(`/api/v1/users/${people.get('off')}`, { is_active: true })
+    await source.root.patch(`/api/v1/accounts/${closed}`, { is_active: true })
+    await source.services.database.pool.query("update account_members set status = 'active'")
+    t.match((await copied()).left_out, [{ kind: 'assignment', name: 'temp reader acme' }])
+    const everything = (await may(python)).filter((one) => !one.startsWith('temp'))
+    t.same(await may(targetPython), everything)
+    t.ok(everything.includes('waiting edit acme') && everything.includes('off read acme'))
+  })
+})
+
 const pageOf100 = { limit: 100, skip: 0, sort: 'created_at' }
 
 const resource = (key: string, more: object = {}) => ({

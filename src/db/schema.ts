@@ -246,6 +246,7 @@ export const accountMembers = pgTable(
     primaryKey({ name: 'account_members_pkey', columns: [t.accountId, t.userId] }),
     unique('account_members_environment_key').on(t.environmentId, t.accountId, t.userId),
     index('account_members_user_id_idx').on(t.userId),
+    index('account_members_joined_idx').on(t.accountId, t.createdAt, t.userId),
     check('account_members_status_check', isIn(t.status, ['active', 'pending'])),
     foreignKey({
       name: 'account_members_account_id_fkey',

@@ -210,7 +210,10 @@ export function createPermitService(dependencies: Dependencies) {
       return id === undefined ? undefined : (await usersRepository.findUser(id))?.key
     },
 
-    /** One page of people, of one account or all, the oldest first, as JSON. An unknown role is held by nobody. */
+    /**
+     * One page of people, of one account or all, as JSON: those first who were first in the list. An unknown role is held
+     * by nobody.
+     */
     async listUsers(
       filters: { search?: string | undefined; role?: string | undefined; accountId?: string | undefined },
       { page, perPage }: NumberedPage,
@@ -221,15 +224,14 @@ export function createPermitService(dependencies: Dependencies) {
         return await userPages.listAll({ page, perPage }, place)
       const roleId = role === undefined ? undefined : await findRoleId(role, null)
       if (role !== undefined && roleId === undefined) return { data: '[]', total: 0 }
-      const { items, total = 0 } = await users.listUsers(
+      const { ids, total } = await usersRepository.listIdsByArrival(
         {
           ...(search !== undefined && { q: search }),
           ...(roleId !== undefined && { roleId }),
           ...(accountId !== undefined && { memberOf: accountId }),
         },
-        { limit: perPage, skip: (page - 1) * perPage, sort: 'created_at', total: true },
+        { limit: perPage, skip: (page - 1) * perPage },
       )
-      const ids = items.map(({ id }) => id)
       return { data: await userPages.describe(ids, place, accountId), total }
     },
 

@@ -52,7 +52,7 @@ export function createUserPagesRepository({ pool, prepare }: Database, environme
       return { data: row.data, total }
     },
 
-    /** These people, the oldest first; with `accountId`, only what concerns that account. */
+    /** These people, in this order; with `accountId`, only what concerns that account. */
     async describe(ids: readonly string[], place: PlaceIds, accountId?: string): Promise<string> {
       const { rows } = await pool.query<{ data: string }>({
         ...(prepare && { name: 'permit_users_named' }),
@@ -128,12 +128,12 @@ const described = (ids: string, account: string): string => `
     where u.id = any(${ids}))`
 
 /** Whoever is not active is marked so, as `presentUser` does. */
-const PEOPLE = `(
+const peopleBy = (order: string): string => `(
   select coalesce(json_agg(case when off.id is null then to_json(people)
-    else (to_jsonb(people) || '{"is_active": false}')::json end order by people.id), '[]')::text
+    else (to_jsonb(people) || '{"is_active": false}')::json end order by ${order}), '[]')::text
   from people left join users off on off.id = people.id and not off.is_active)`
 
-const NAMED = `with ${described('$4::uuid[]', '$5::uuid')} select ${PEOPLE} as data`
+const NAMED = `with ${described('$4::uuid[]', '$5::uuid')} select ${peopleBy('array_position($4::uuid[], people.id)')} as data`
 
 /**
  * The size of the page is written out, or Postgres would expect a tenth of the table and plan anew each time. Ids
@@ -152,7 +152,7 @@ function everybody(perPage: number): string {
       order by id limit ${perPage + 1} offset (select case when start is null then $5::int else 0 end from current)
     ) as ids),
     ${described(onPage, 'null::uuid')}
-    select ${PEOPLE} as data, version, ids[1] as first, ids[${perPage + 1}] as next,
+    select ${peopleBy('people.id')} as data, version, ids[1] as first, ids[${perPage + 1}] as next,
       case when version = $6::bigint then null
         else (select count(*)::int from users where environment_id = $4 and deleted_at is null) end as total
     from current, walked`

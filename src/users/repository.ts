@@ -260,6 +260,35 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
       return request.total ? { ...page, total: await countUsers(filters, matching) } : page
     },
 
+    /**
+     * A page of ids in the order in which people came into the list, and how many there are: holders of a role by when
+     * it was first given, members of an account by when they joined, others by age. Whoever comes while somebody reads
+     * page after page comes at the end.
+     */
+    async listIdsByArrival(
+      filters: Pick<UserFilters, 'q' | 'memberOf' | 'roleId'>,
+      { limit, skip }: Pick<PageRequest, 'limit' | 'skip'>,
+    ): Promise<{ ids: string[]; total: number }> {
+      const { roleId, memberOf, ...others } = filters
+      const holders = roleId === undefined ? undefined : holdersOf(roleId, memberOf)
+      const came = holders
+        ? sql`join (select distinct on (held.user_id) held.user_id, held.id as at from ${holders}
+            order by held.user_id, held.id) came on came.user_id = ${users.id}`
+        : memberOf === undefined
+          ? sql``
+          : sql`join (select m.user_id, m.created_at as at from account_members m where m.account_id = ${memberOf}) came
+              on came.user_id = ${users.id}`
+      const isListed = holders && memberOf !== undefined ? { ...others, memberOf } : others
+      const order = holders || memberOf !== undefined ? sql`came.at, came.user_id` : sql`${users.id}`
+      const { rows } = await db.execute<{ id: string }>(sql`
+        select ${users.id} from ${users} ${came} where ${allOf(isLive, ...filterClauses(isListed))}
+        order by ${order} limit ${limit} offset ${skip}`)
+      return {
+        ids: rows.map(({ id }) => id),
+        total: await countUsers(filters, allOf(isLive, ...filterClauses(filters))),
+      }
+    },
+
     /** @throws AppError email_taken, user_key_taken */
     async insertUser(user: UserChanges & { id: string; key: string }, tx: Tx): Promise<void> {
       await assertKeyIsNoForeignId(user.key, user.id, tx)
@@ -473,11 +502,16 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
         : sql`exists (select from ${accountMembers} m where m.user_id = ${users.id} and m.account_id = ${filters.memberOf})`,
       filters.roleId === undefined
         ? undefined
-        : sql`exists (select from ${roleAssignments} held where held.user_id = ${users.id}
-            and held.role_id = ${filters.roleId} and coalesce(held.expires_at > now(), true)
-            and (${filters.memberOf ?? null}::uuid is null or held.account_id is null
-              or held.account_id = ${filters.memberOf ?? null}::uuid))`,
+        : sql`exists (select from ${holdersOf(filters.roleId, filters.memberOf)} and held.user_id = ${users.id})`,
     ]
+  }
+
+  /** The assignments of a role that are in force, and with an account apply in it, as `held`; to go on with `and`. */
+  function holdersOf(roleId: string, accountId: string | undefined): SQL {
+    return sql`${roleAssignments} held
+      where held.role_id = ${roleId} and coalesce(held.expires_at > now(), true)
+        and (${accountId ?? null}::uuid is null or held.account_id is null
+          or held.account_id = ${accountId ?? null}::uuid)`
   }
 
   /** A key that equals another row's id would make both names ambiguous. */

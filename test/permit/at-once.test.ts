@@ -417,6 +417,48 @@ t.test('much at the same time', async (t) => {
     t.same([await keysOf(3), await keysOf(4)], [['slow1', 'slow2'], ['quick']], 'shown a second time')
   })
 
+  await t.test('who was there long before, and comes into a list later, comes at its end', async (t) => {
+    const { client, F } = await open()
+    const all = ['old', 'p1', 'p2', 'p3', 'p4', 'p5', 'p6']
+    await client.post(`${F}/bulk/users`, { operations: all.map((key) => ({ key })) })
+    for (const tenant of ['walked', 'other']) await client.post(`${F}/tenants`, { key: tenant, name: tenant })
+    const assign = async (user: string, tenant = 'walked') =>
+      await client.post(`${F}/role_assignments`, { user, role: 'reader', tenant })
+    const lists = [
+      {
+        path: 'tenants/walked/users?',
+        join: async (key: string) => await client.post(`${F}/tenants/walked/users`, { key }),
+      },
+      { path: 'tenants/walked/users?role=reader&', join: assign },
+      {
+        path: 'tenants/walked/users?search=p&',
+        join: async (key: string) => await client.post(`${F}/tenants/walked/users`, { key }),
+      },
+      { path: 'users?role=reader&', join: async (key: string) => await assign(key, 'other') },
+    ]
+    for (const { path, join } of lists) {
+      const page = async (number: number, perPage = 2) =>
+        (await client.get(`${F}/${path}page=${number}&per_page=${perPage}`)).json<{
+          data: { key: string }[]
+          total_count: number
+        }>()
+      const keys = async (number: number, perPage?: number) =>
+        (await page(number, perPage)).data.map(({ key }) => key)
+      // The younger are there first.
+      for (const key of ['p5', 'p4', 'p3']) t.equal((await join(key)).statusCode, 200)
+      const before = await keys(1, 100)
+      t.same(before.slice(-3), ['p5', 'p4', 'p3'], path)
+      const seen = await keys(1)
+      for (const key of ['p1', 'p6', 'p2']) t.equal((await join(key)).statusCode, 200)
+      for (let number = 2; number <= Math.ceil((before.length + 3) / 2); number++)
+        seen.push(...(await keys(number)))
+      t.same(seen, [...before, 'p1', 'p6', 'p2'], path)
+      t.equal((await page(1)).total_count, seen.length)
+      await client.send('DELETE', `${F}/bulk/users`, { idents: all })
+      await client.post(`${F}/bulk/users`, { operations: all.map((key) => ({ key })) })
+    }
+  })
+
   await t.test('a person comes to a tenant with all that was said of them, or not at all', async (t) => {
     const { client, F } = await open()
     const { pool } = postern.services.database

@@ -1,4 +1,4 @@
-import { asc, eq, type SQL, sql } from 'drizzle-orm'
+import { and, asc, eq, type SQL, sql } from 'drizzle-orm'
 import type { Database, Tx } from '../db/client.ts'
 import { prune } from '../db/prune.ts'
 import { webhookDeliveries, webhooks } from '../db/schema.ts'
@@ -6,6 +6,8 @@ import { webhookDeliveries, webhooks } from '../db/schema.ts'
 /** A message that is this process's to send until its lease ends. */
 export type DueDelivery = {
   id: string
+  /** The end of the lease. As long as the database holds it, nobody else has taken the message since. */
+  leasedUntil: Date
   webhookId: string
   subject: string
   event: string
@@ -29,6 +31,9 @@ export type DueDelivery = {
 
 /** Where to send, and what signs. */
 export type Target = Pick<DueDelivery, 'url' | 'secretSealed' | 'previousSecretSealed'>
+
+/** The secrets of a webhook, as the database holds them. */
+export type SealedSecrets = { id: string; sealed: string; previous: string | null }
 
 export type OutboxState = { pending: number; failed: number; oldestAt: Date | undefined }
 
@@ -87,11 +92,25 @@ export function createOutbox({ db, pool }: Database) {
       return rows[0]
     },
 
-    /** Gives back what was taken and not sent. */
-    async release(ids: readonly string[]): Promise<void> {
-      if (ids.length === 0) return
-      await db.execute(sql`update webhook_deliveries set next_attempt_at = ${NOW}
-        where id = any(${sql.param([...ids])}::uuid[]) and status = 'pending'`)
+    /** Gives back what was taken and not sent, unless somebody else has taken it since. */
+    async release(deliveries: readonly DueDelivery[]): Promise<void> {
+      if (deliveries.length === 0) return
+      const ids = sql.param(deliveries.map(({ id }) => id))
+      const leases = sql.param(deliveries.map(({ leasedUntil }) => leasedUntil.toISOString()))
+      await db.execute(sql`update webhook_deliveries d set next_attempt_at = ${NOW}
+        from unnest(${ids}::uuid[], ${leases}::timestamptz[]) as taken (id, leased_until)
+        where d.id = taken.id and d.next_attempt_at = taken.leased_until and d.status = 'pending'`)
+    },
+
+    /** Leaves a message alone for a while, without counting a try. */
+    async putOff(
+      { id, leasedUntil }: DueDelivery,
+      { error, seconds }: { error: string; seconds: number },
+    ): Promise<void> {
+      await db.execute(sql`
+        update webhook_deliveries set last_error = ${error},
+          next_attempt_at = now() + ${seconds}::float8 * interval '1 second'
+        where id = ${id} and next_attempt_at = ${leasedUntil.toISOString()} and status = 'pending'`)
     },
 
     /** Those behind it go on, and nothing is held against its webhook any more. */
@@ -107,14 +126,15 @@ export function createOutbox({ db, pool }: Database) {
         where id = ${webhookId} and failures > 0`)
     },
 
+    /** Counts a try that failed. */
     async postpone(
-      { id }: DueDelivery,
+      { id, leasedUntil }: DueDelivery,
       { status, error, seconds }: { status: number | undefined; error: string; seconds: number },
     ): Promise<void> {
       await db.execute(sql`
         update webhook_deliveries set attempts = attempts + 1, last_status = ${status ?? null}::int,
           last_error = ${error}, next_attempt_at = now() + ${seconds}::float8 * interval '1 second'
-        where id = ${id} and status = 'pending'`)
+        where id = ${id} and next_attempt_at = ${leasedUntil.toISOString()} and status = 'pending'`)
     },
 
     /** Gives a message up; those behind it go on. */
@@ -164,18 +184,29 @@ export function createOutbox({ db, pool }: Database) {
     },
 
     /** Every sealed secret, to be sealed anew. */
-    async listSecrets(tx: Tx): Promise<{ id: string; sealed: string; previous: string | null }[]> {
+    async listSecrets(tx: Tx): Promise<SealedSecrets[]> {
       return await tx
         .select({ id: webhooks.id, sealed: webhooks.secretSealed, previous: webhooks.previousSecretSealed })
         .from(webhooks)
         .orderBy(asc(webhooks.id))
     },
 
-    async storeSecrets(id: string, sealed: string, previous: string | null, tx: Tx): Promise<void> {
+    /** Replaces the seals, unless a secret was rotated since `before` was read. */
+    async storeSecrets(
+      before: SealedSecrets,
+      { sealed, previous }: Omit<SealedSecrets, 'id'>,
+      tx: Tx,
+    ): Promise<void> {
       await tx
         .update(webhooks)
         .set({ secretSealed: sealed, previousSecretSealed: previous })
-        .where(eq(webhooks.id, id))
+        .where(
+          and(
+            eq(webhooks.id, before.id),
+            eq(webhooks.secretSealed, before.sealed),
+            sql`${webhooks.previousSecretSealed} is not distinct from ${before.previous}`,
+          ),
+        )
     },
 
     /** How many messages wait for webhooks that are on, since when the oldest does, and how many were given up. */
@@ -246,7 +277,7 @@ export const CLAIM = `
       and (looked.failures < ${FAILURES_BEFORE_PAUSE} or looked.place = 1)
     returning d.*)
   select looked.id, looked.is_behind as "isBehind", looked.due_at::text as "dueAt",
-    taken.webhook_id as "webhookId", taken.subject, taken.event, taken.attempts, w.url,
+    taken.next_attempt_at as "leasedUntil", taken.webhook_id as "webhookId", taken.subject, taken.event, taken.attempts, w.url,
     w.account_id as "accountId", w.environment_id as "environmentId", w.secret_sealed as "secretSealed",
     ${PREVIOUS_SECRET} as "previousSecretSealed",
     taken.audit_event_id as "auditEventId", e.occurred_at as "occurredAt", e.actor_type as "actorType",

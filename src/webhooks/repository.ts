@@ -2,7 +2,7 @@ import { and, eq, type SQL, sql } from 'drizzle-orm'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { allOf, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
 import { prune } from '../db/prune.ts'
-import { webhookDeliveries, webhooks } from '../db/schema.ts'
+import { environments, webhookDeliveries, webhooks } from '../db/schema.ts'
 
 export type WebhookRow = {
   id: string
@@ -123,6 +123,15 @@ export function createWebhooksRepository({ db }: Database, environmentId = DEFAU
       return row
     },
 
+    /** Against others who add one to the environment: what is counted after it holds until the end of `tx`. */
+    async lockForAdding(tx: Tx): Promise<void> {
+      await tx
+        .select({ id: environments.id })
+        .from(environments)
+        .where(eq(environments.id, environmentId))
+        .for('no key update')
+    },
+
     /** @param accountId those of one account; `undefined`: all */
     async countWebhooks(accountId: string | undefined, tx: Tx): Promise<number> {
       return await tx.$count(webhooks, inAccount(accountId))
@@ -137,6 +146,11 @@ export function createWebhooksRepository({ db }: Database, environmentId = DEFAU
         .update(webhooks)
         .set({ ...changes, revision: sql`${webhooks.revision} + 1`, updatedAt: sql`now()` })
         .where(own(id))
+    },
+
+    /** Switched off, at the same revision: whoever had read it before may still delete it. */
+    async switchOff(id: string, disabledReason: string, tx: Tx): Promise<void> {
+      await tx.update(webhooks).set({ isActive: false, disabledReason, updatedAt: sql`now()` }).where(own(id))
     },
 
     /** Nothing is held against it any more: it is sent to at once. */
@@ -163,15 +177,15 @@ export function createWebhooksRepository({ db }: Database, environmentId = DEFAU
         .where(own(id))
     },
 
-    /** Removes what was and will be sent to it, in parts; what is written meanwhile may stay. */
+    /** Removes what was and will be sent to it, in parts; what somebody else changes or removes meanwhile may stay. */
     async deleteDeliveries(webhookId: string): Promise<void> {
-      await prune(db, webhookDeliveries, eq(webhookDeliveries.webhookId, webhookId))
+      for (let removed = 1; removed > 0; )
+        removed = await prune(db, webhookDeliveries, eq(webhookDeliveries.webhookId, webhookId))
     },
 
-    /** With the deliveries that are left. `undefined` when there is none. */
-    async deleteWebhook(id: string, tx: Tx): Promise<WebhookRow | undefined> {
-      const [row] = await tx.delete(webhooks).where(own(id)).returning(columns)
-      return row
+    /** With the deliveries that are left. */
+    async deleteWebhook(id: string, tx: Tx): Promise<void> {
+      await tx.delete(webhooks).where(own(id))
     },
 
     /** The newest first, unless `request` says otherwise. */

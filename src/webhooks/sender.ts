@@ -19,7 +19,9 @@ const POLL_MS = 1000
 const TIMEOUT_MS = 10_000
 const AT_ONCE_PER_WEBHOOK = 4
 const AT_ONCE = 32
-/** Places that only a webhook takes that has nothing under way: a few slow ones do not fill all. */
+/** An account has all of its webhooks send so many; one that hears of every account counts as an account of its own. */
+const AT_ONCE_PER_ACCOUNT = 8
+/** Places that only an account takes that has nothing under way: a few slow ones do not fill all. */
 const KEPT_FOR_OTHERS = 8
 /** What is taken beforehand, to be sent as the ones before it are done. */
 const HELD_PER_WEBHOOK = 50
@@ -32,6 +34,8 @@ const LEASE_SECONDS = 60
 const BEGUN_WITHIN_MS = LEASE_SECONDS * 1000 - TIMEOUT_MS - 5000
 /** RFC 9110 §15.5.11: the receiver is there no more, and will not be. */
 const GONE = 410
+/** For a process that knows the SECRET_KEY of now. */
+const UNOPENED_WAIT_SECONDS = 60
 
 type Dependencies = {
   database: Database
@@ -58,6 +62,7 @@ export function createWebhookSender(dependencies: Dependencies) {
   /** The webhook whose turn it is first. */
   const held = new Map<string, Held[]>()
   const underWay = new Map<string, number>()
+  const underWayOfAccount = new Map<string, number>()
   const sending = new Set<Promise<void>>()
   let lookedAt = 0
   let polling: Promise<void> | undefined
@@ -66,7 +71,7 @@ export function createWebhookSender(dependencies: Dependencies) {
     if (performance.now() < takenAt + HELD_AS_TAKEN_MS) return await sendTo(delivery)
     const target = await outbox.targetOf(delivery.webhookId)
     if (target) await sendTo({ ...delivery, ...target })
-    else await outbox.release([delivery.id])
+    else await outbox.release([delivery])
   }
 
   async function sendTo(delivery: DueDelivery): Promise<void> {
@@ -79,7 +84,9 @@ export function createWebhookSender(dependencies: Dependencies) {
         { webhook: delivery.webhookId },
         'the secret of a webhook was sealed under another SECRET_KEY',
       )
-      return await retry(delivery, { status: undefined, error: 'the secret cannot be opened' })
+      // Not the receiver's fault: a process that was started before SECRET_KEY was changed takes messages too.
+      const unopened = { error: 'the secret cannot be opened', seconds: UNOPENED_WAIT_SECONDS }
+      return await outbox.putOff(delivery, unopened)
     }
     const answer = await post(
       delivery.url,
@@ -91,7 +98,7 @@ export function createWebhookSender(dependencies: Dependencies) {
         signal: stopping.signal,
       },
     )
-    if (stopping.signal.aborted && answer.status === undefined) return await outbox.release([delivery.id])
+    if (stopping.signal.aborted && answer.status === undefined) return await outbox.release([delivery])
     if (answer.status !== undefined && answer.status >= 200 && answer.status < 300) {
       await outbox.markDelivered(delivery, answer.status)
       onDelivery('delivered')
@@ -123,7 +130,7 @@ export function createWebhookSender(dependencies: Dependencies) {
       onWarning({ webhook: webhookId }, 'a webhook does not answer, and is tried less and less often')
     const dropped = held.get(webhookId) ?? []
     held.delete(webhookId)
-    await outbox.release(dropped.map((one) => one.delivery.id))
+    await outbox.release(dropped.map((one) => one.delivery))
   }
 
   async function giveUp(delivery: DueDelivery, status: number | undefined, error: string): Promise<void> {
@@ -188,33 +195,42 @@ export function createWebhookSender(dependencies: Dependencies) {
       if (performance.now() < next.takenAt + BEGUN_WITHIN_MS) begin(next)
   }
 
-  /** The next message that may be begun: of the webhook with the least under way, each in its turn. */
+  /**
+   * The next message that may be begun: of the account with the least under way, of its webhook with the least, each in
+   * its turn.
+   */
   function takeTurn(): Held | undefined {
-    let [first, least] = ['', AT_ONCE_PER_WEBHOOK]
-    for (const webhookId of held.keys()) {
-      const count = underWay.get(webhookId) ?? 0
-      if (count < least) [first, least] = [webhookId, count]
-      if (least === 0) break
+    let first: { webhookId: string; ofAccount: number; ofWebhook: number } | undefined
+    for (const [webhookId, [one]] of held) {
+      const ofAccount = one === undefined ? 0 : (underWayOfAccount.get(accountOf(one)) ?? 0)
+      const ofWebhook = underWay.get(webhookId) ?? 0
+      if (ofAccount >= AT_ONCE_PER_ACCOUNT || ofWebhook >= AT_ONCE_PER_WEBHOOK) continue
+      const isLess =
+        first === undefined ||
+        ofAccount < first.ofAccount ||
+        (ofAccount === first.ofAccount && ofWebhook < first.ofWebhook)
+      if (isLess) first = { webhookId, ofAccount, ofWebhook }
+      if (ofAccount === 0) break
     }
-    const waiting = held.get(first)
-    if (waiting === undefined || sending.size >= (least === 0 ? AT_ONCE : AT_ONCE - KEPT_FOR_OTHERS))
-      return undefined
-    const next = waiting.shift()
-    held.delete(first)
-    if (waiting.length > 0) held.set(first, waiting)
+    if (first === undefined) return undefined
+    if (sending.size >= (first.ofAccount === 0 ? AT_ONCE : AT_ONCE - KEPT_FOR_OTHERS)) return undefined
+    const { webhookId } = first
+    const [next, ...waiting] = held.get(webhookId) ?? []
+    held.delete(webhookId)
+    if (waiting.length > 0) held.set(webhookId, waiting)
     return next
   }
 
   function begin(one: Held): void {
     const { webhookId } = one.delivery
-    underWay.set(webhookId, (underWay.get(webhookId) ?? 0) + 1)
+    count(underWay, webhookId, 1)
+    count(underWayOfAccount, accountOf(one), 1)
     const sent: Promise<void> = send(one)
       .catch((error: unknown) => onWarning({ err: error, webhook: webhookId }, 'a webhook could not be sent'))
       .finally(() => {
         sending.delete(sent)
-        const left = (underWay.get(webhookId) ?? 1) - 1
-        if (left > 0) underWay.set(webhookId, left)
-        else underWay.delete(webhookId)
+        count(underWay, webhookId, -1)
+        count(underWayOfAccount, accountOf(one), -1)
         beginHeld()
       })
     sending.add(sent)
@@ -258,7 +274,7 @@ export function createWebhookSender(dependencies: Dependencies) {
       stopping.abort()
       await polling
       await finish()
-      const left = [...held.values()].flat().map(({ delivery }) => delivery.id)
+      const left = [...held.values()].flat().map(({ delivery }) => delivery)
       held.clear()
       await outbox.release(left).catch(() => {})
     },
@@ -271,14 +287,24 @@ export function createWebhookSender(dependencies: Dependencies) {
 
     /** Seals every secret anew that was sealed under the SECRET_KEY before. */
     async reseal(tx: Tx): Promise<void> {
-      for (const { id, sealed, previous } of await outbox.listSecrets(tx)) {
+      for (const before of await outbox.listSecrets(tx)) {
+        const { sealed, previous } = before
         const anew = vault.reseal('webhooks', sealed)
         const previousAnew = previous === null ? undefined : vault.reseal('webhooks', previous)
         if (anew === undefined && previousAnew === undefined) continue
-        await outbox.storeSecrets(id, anew ?? sealed, previousAnew ?? previous, tx)
+        await outbox.storeSecrets(before, { sealed: anew ?? sealed, previous: previousAnew ?? previous }, tx)
       }
     },
   }
+}
+
+/** Whose messages are counted together. */
+const accountOf = ({ delivery }: Held): string => delivery.accountId ?? delivery.webhookId
+
+function count(counts: Map<string, number>, id: string, change: 1 | -1): void {
+  const now = (counts.get(id) ?? 0) + change
+  if (now > 0) counts.set(id, now)
+  else counts.delete(id)
 }
 
 /** What a receiver reads. Ids and the names of fields, nothing personal: the API tells the rest to whoever may ask. */

@@ -84,6 +84,7 @@ export function createWebhooksService(dependencies: Dependencies) {
       if (input.accountId !== null) await accounts.getAccount(input.accountId)
       const [id, secret] = [newId(), newWebhookSecret()]
       return await transact(db, async (tx) => {
+        await webhooks.lockForAdding(tx)
         if (input.accountId !== null)
           assertBelow('accountWebhooks', await webhooks.countWebhooks(input.accountId, tx))
         assertBelow('webhooks', await webhooks.countWebhooks(undefined, tx))
@@ -117,20 +118,22 @@ export function createWebhooksService(dependencies: Dependencies) {
     /**
      * With everything that was to be sent to it. Switched off first, and removed when little is left to be removed with
      * it: whatever is written meanwhile in the environment would wait for that. When it fails half-way, the webhook is
-     * off: do it again.
+     * off: do it again. One that somebody switches on meanwhile stays.
      * @throws AppError webhook_not_found, precondition_failed
      */
     async deleteWebhook(caller: Caller, id: string, ifMatch: IfMatch): Promise<void> {
       await transact(db, async (tx) => {
         const webhook = await lock(id, tx)
         assertMatches(ifMatch, webhook.revision)
-        if (!webhook.isActive) return
-        await webhooks.updateWebhook(id, { isActive: false, disabledReason: BEING_DELETED }, tx)
-        await record('webhook.disabled', caller, webhook, { reason: BEING_DELETED }, tx)
+        await webhooks.switchOff(id, BEING_DELETED, tx)
+        if (webhook.isActive) await record('webhook.disabled', caller, webhook, { reason: BEING_DELETED }, tx)
       })
       await webhooks.deleteDeliveries(id)
       await transact(db, async (tx) => {
-        const webhook = (await webhooks.deleteWebhook(id, tx)) ?? fail('webhook_not_found')
+        const webhook = await lock(id, tx)
+        assertMatches(ifMatch, webhook.revision)
+        if (webhook.disabledReason !== BEING_DELETED) throw new AppError('precondition_failed')
+        await webhooks.deleteWebhook(id, tx)
         await record('webhook.deleted', caller, webhook, {}, tx)
       })
     },

@@ -64,6 +64,9 @@ const aUser = async (): Promise<string> =>
     })
   ).json<{ id: string }>().id
 
+const anAccount = async (): Promise<string> =>
+  (await root.post('/api/v1/accounts', { name: `A ${crypto.randomUUID()}` })).json<{ id: string }>().id
+
 /** What waits may be tried now. */
 const hurry = async (): Promise<void> => {
   await pool.query('update webhooks set paused_until = null')
@@ -287,6 +290,25 @@ t.test('slow webhooks that answer in the end leave places to others', async (t) 
   await other.webhookSender.stop()
 })
 
+t.test('two accounts with many slow webhooks leave places to a third', async (t) => {
+  const { config, databaseUrl } = postern
+  const [slow, fast] = [await aSilentReceiver(t), await aReceiver(t)]
+  for (let nth = 0; nth < 2; nth++) {
+    const first = await aWebhook(`${slow.url}/${nth}`, ['user.deleted'], { account_id: await anAccount() })
+    for (const webhook of [first, ...(await copies(first, 19))]) await backlog(webhook, 10, 10)
+  }
+  const other = createServices(config, { databaseUrl, secretKey: SECRET_KEY })
+  t.teardown(async () => await other.close())
+  other.webhookSender.start()
+  await eventually(async () => slow.asked.length >= 16)
+  await backlog(await aWebhook(fast.url, ['user.deleted'], { account_id: await anAccount() }), 5, 5)
+  await eventually(async () => fast.received.length === 5)
+
+  t.equal(slow.asked.length, 16, 'before any of the slow ones came to an end')
+  t.equal(new Set(slow.asked).size, 16, 'each of a webhook of its own')
+  await other.webhookSender.stop()
+})
+
 t.test('each webhook has its turn, whatever waits for the others', async (t) => {
   const outbox = createOutbox(services.database)
   const { received, url } = await aReceiver(t)
@@ -297,7 +319,7 @@ t.test('each webhook has its turn, whatever waits for the others', async (t) => 
   const taken = await outbox.claim([], { perWebhook: 50, inAll: 40, leaseSeconds: 60 })
   t.equal(taken.length, 40)
   t.equal(new Set(taken.map(({ webhookId }) => webhookId)).size, 40, 'of what is taken at a time')
-  await outbox.release(taken.map(({ id }) => id))
+  await outbox.release(taken)
   await sendDue()
   t.equal(received.length, 120)
   const early = received.slice(0, 60).map(({ path }) => path)
@@ -380,15 +402,83 @@ t.test('a webhook that is being deleted holds up and fails nothing that is writt
   t.equal((await root.patch(path, { description: 'CRM' })).statusCode, 200)
   await other.query('commit')
 
-  await other.query('begin')
-  await other.query('select from webhook_deliveries where webhook_id = $1 limit 1 for update', [webhook.id])
+  other.release()
+
+  const end = await heldUp(t)
   const deleted = root.delete(path)
   await eventually(async () => await isWaitedFor())
   t.ok(await aUser(), 'nothing waits while its messages are removed')
   t.match((await root.get(path)).json(), { is_active: false, disabled_reason: 'It is being deleted' })
-  await other.query('rollback')
-  other.release()
+  await end()
   t.equal((await deleted).statusCode, 204)
+  t.equal((await root.get(path)).statusCode, 404)
+})
+
+/** Has whoever removes messages wait until what is returned is called. */
+const heldUp = async (t: Test): Promise<() => Promise<unknown>> => {
+  const holder = await pool.connect()
+  await holder.query('select pg_advisory_lock(7)')
+  await beforeRemoval(t, 'perform pg_advisory_xact_lock(7)')
+  t.teardown(() => holder.release())
+  return async () => await holder.query('select pg_advisory_unlock(7)')
+}
+
+/** Runs this before each statement that removes messages. */
+const beforeRemoval = async (t: Test, statement: string): Promise<() => Promise<unknown>> => {
+  await pool.query(`create or replace function removing() returns trigger language plpgsql as
+    $$ begin ${statement}; return null; end $$`)
+  await pool.query(`create trigger removing before delete on webhook_deliveries execute function removing()`)
+  const end = async () => await pool.query('drop trigger if exists removing on webhook_deliveries')
+  t.teardown(end)
+  return end
+}
+
+t.test('who deletes a webhook at the same time as another removes its messages in parts too', async (t) => {
+  const webhook = await aWebhook('https://example.com/hook', ['user.created'])
+  await backlog(webhook, 20_000, 1000)
+  await pool.query('create table removals (size int)')
+  await pool.query(`create function note_removal() returns trigger language plpgsql as
+    $$ begin insert into removals select count(*) from gone; return null; end $$`)
+  await pool.query(`create trigger noted after delete on webhook_deliveries referencing old table as gone
+    for each statement execute function note_removal()`)
+  t.teardown(async () => await pool.query('drop function note_removal cascade; drop table removals'))
+
+  const answers = await Promise.all([1, 2, 3].map(async () => await root.delete(`${PATH}/${webhook.id}`)))
+
+  t.same(answers.map(({ statusCode }) => statusCode).sort(), [204, 404, 404])
+  const { rows } = await pool.query('select max(size), sum(size)::int from removals')
+  t.match(rows, [{ max: 5000, sum: 20_000 }])
+})
+
+t.test('a webhook that is switched on again while it is deleted stays', async (t) => {
+  const webhook = await aWebhook('https://example.com/hook', ['user.created'])
+  const path = `${PATH}/${webhook.id}`
+  await backlog(webhook, 3, 3)
+  const end = await heldUp(t)
+  const deleted = root.delete(path)
+  await eventually(async () => await isWaitedFor())
+  t.equal((await root.patch(path, { is_active: true })).statusCode, 200)
+  await end()
+
+  t.match(
+    [(await deleted).statusCode, (await deleted).json()],
+    [412, { type: '/problems/precondition_failed' }],
+  )
+  t.match((await root.get(path)).json(), { is_active: true, disabled_reason: null })
+})
+
+t.test('a webhook that could not be deleted whole is deleted by the same request', async (t) => {
+  const created = await root.post(PATH, { url: 'https://example.com/hook', events: ['user.created'] })
+  const webhook = created.json<Webhook>()
+  const path = `${PATH}/${webhook.id}`
+  const ifMatch = { 'if-match': String(created.headers.etag) }
+  await backlog(webhook, 3, 3)
+  const end = await beforeRemoval(t, `raise 'the database is stopping' using errcode = '57P01'`)
+  t.equal((await root.delete(path, ifMatch)).statusCode, 503)
+  t.match((await root.get(path)).json(), { is_active: false, disabled_reason: 'It is being deleted' })
+  await end()
+
+  t.equal((await root.delete(path, ifMatch)).statusCode, 204)
   t.equal((await root.get(path)).statusCode, 404)
 })
 
@@ -434,6 +524,44 @@ t.test('what a process has taken when it ends is sent by the next one at once', 
     `select count(*)::int from webhook_deliveries where status = 'pending' and attempts = 0 and next_attempt_at <= now()`,
   )
   t.strictSame(rows, [{ count: 20 }])
+})
+
+t.test('what was taken for too long is left to who has taken it since', async (t) => {
+  const outbox = createOutbox(services.database)
+  await backlog(await aWebhook('https://example.com/hook', ['user.created']), 3, 3)
+  const bounds = { perWebhook: 50, inAll: 500 }
+  const late = await outbox.claim([], { ...bounds, leaseSeconds: 0 })
+  const [first, ...others] = await outbox.claim([], { ...bounds, leaseSeconds: 60 })
+  t.equal(others.length, 2)
+
+  await outbox.release(late)
+  for (const delivery of late) {
+    await outbox.putOff(delivery, { error: 'the secret cannot be opened', seconds: -10 })
+    await outbox.postpone(delivery, { status: 500, error: 'the receiver answered 500', seconds: -10 })
+  }
+  t.same(await outbox.claim([], { ...bounds, leaseSeconds: 60 }), [], 'nobody else sends it meanwhile')
+  if (first) await outbox.release([first])
+  t.match(await outbox.claim([], { ...bounds, leaseSeconds: 60 }), [{ id: first?.id, attempts: 0 }])
+})
+
+t.test('who cannot open a secret leaves it to others, and holds nothing against the receiver', async (t) => {
+  const { received, url } = await aReceiver(t)
+  const webhook = await aWebhook(url, ['user.created'])
+  const sealed = await pool.query<{ sealed: string }>('select secret_sealed as sealed from webhooks')
+  await pool.query(`update webhooks set secret_sealed = 'v1.of.another.key', failures = 4`)
+  await aUser()
+  await sendDue()
+
+  const { rows } = await pool.query(`select attempts, failures, paused_until, last_error,
+    next_attempt_at between now() + interval '50 seconds' and now() + interval '60 seconds' as is_put_off
+    from webhook_deliveries d join webhooks w on w.id = d.webhook_id`)
+  t.match(rows, [
+    { attempts: 0, failures: 4, paused_until: null, last_error: /cannot be opened/, is_put_off: true },
+  ])
+  t.same(received, [])
+  await pool.query('update webhooks set secret_sealed = $1', [sealed.rows[0]?.sealed])
+  await hurry()
+  t.ok(received[0] && isSignedBy(received[0], webhook.secret))
 })
 
 t.test('what waits for a webhook that is switched off is kept for 30 days', async (t) => {
@@ -524,7 +652,7 @@ t.test('a test message and a redelivery can be asked for', async (t) => {
 
 t.test('an account administrator has webhooks of the own account, which hear of nothing else', async (t) => {
   const { received, url } = await aReceiver(t)
-  const account = (await root.post('/api/v1/accounts', { name: `A ${Date.now()}` })).json<{ id: string }>()
+  const account = { id: await anAccount() }
   const { client: admin } = await postern.person('ACCOUNT_ADMIN', { accountId: account.id })
   const elsewhere = await aWebhook(url, ['user.created'])
 
@@ -553,7 +681,8 @@ t.test('an account administrator has webhooks of the own account, which hear of 
 
   await copies(own, 18)
   const another = async (account_id?: string) => await root.post(PATH, { url, events: ['*'], account_id })
-  t.equal((await another(account.id)).statusCode, 201)
+  const atOnce = await Promise.all(Array.from({ length: 6 }, async () => await another(account.id)))
+  t.same(atOnce.map(({ statusCode }) => statusCode).sort(), [201, ...Array(5).fill(409)])
   t.match((await another(account.id)).json(), {
     type: '/problems/limit_reached',
     detail: /20 webhooks of an/,
@@ -669,8 +798,10 @@ t.test('after a change of SECRET_KEY the secrets of every environment sign on', 
   const before = await aWebhook(url, ['user.created'])
   const after = (await root.post(`${PATH}/${before.id}/rotate-secret`)).json<Webhook>()
   const other = (await root.post(PATH, { url, events: ['user.created'] }, there)).json<Webhook>()
+  const rotated = await aWebhook(url, ['user.created'])
   for (const [id, headers] of [
     [before.id, {}],
+    [rotated.id, {}],
     [other.id, there],
   ] as [string, Record<string, string>][])
     t.equal((await root.post(`${PATH}/${id}/test`, {}, headers)).statusCode, 202)
@@ -679,11 +810,25 @@ t.test('after a change of SECRET_KEY the secrets of every environment sign on', 
   const later = createServices(config, options)
   t.teardown(async () => await Promise.all([changed.close(), later.close()]))
 
+  // By a process that still has the key before, while another seals anew.
+  const newest = { secret: `whsec_${Buffer.alloc(24, 7).toString('base64')}` }
+  const old = await pool.connect()
+  await old.query('begin')
+  await old.query('update webhooks set secret_sealed = $1 where id = $2', [
+    services.vault.seal('webhooks', newest.secret),
+    rotated.id,
+  ])
+  const isSetUp = setUp(changed, databaseUrl)
+  await eventually(async () => await isWaitedFor())
+  await old.query('commit')
+  old.release()
+  await isSetUp
+
   await setUp(changed, databaseUrl)
   await later.webhookSender.sendDue()
 
-  const signed = [before, after, other].map(
+  const signed = [before, after, newest, other].map(
     ({ secret }) => received.filter((one) => isSignedBy(one, secret)).length,
   )
-  t.same(signed, [1, 1, 1])
+  t.same(signed, [1, 1, 1, 1])
 })

@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import AjvCompiler from '@fastify/ajv-compiler'
 import Type, { type Static, type TSchema } from 'typebox'
+import { isResource, LONGEST_AUDIENCE } from './audiences.ts'
 import { StartupError } from './errors.ts'
 
 const text = (description: string, options: Record<string, unknown> = {}) =>
@@ -191,6 +192,10 @@ export const EnvSchema = Type.Object({
   ),
   TOKEN_AUDIENCE: Type.Optional(
     text('The aud claim of access tokens. Default: PUBLIC_URL', { minLength: 1 }),
+  ),
+  SERVICE_AUDIENCES: text(
+    'Comma-separated audiences of your services, absolute URIs, that people may name in `resource` for tokens that hold there and not here; empty: none',
+    { default: '' },
   ),
   TOKEN_ALGORITHM: Type.Union([Type.Literal('ES256'), Type.Literal('RS256'), Type.Literal('EdDSA')], {
     description: 'Signature of access tokens; another one is used from the next key on',
@@ -485,6 +490,7 @@ function crossFaults(env: Record<string, unknown>, faults: readonly string[]): s
     ...databaseFaults(env, faults),
     ...proxyFaults(String(env['TRUST_PROXY'] ?? 'false')),
     ...networkFaults(String(env['WEBHOOKS_ALLOWED_NETWORKS'] ?? '')),
+    ...audienceFaults(String(env['SERVICE_AUDIENCES'] ?? '')),
     ...engineFaults(env, faults),
     ...kongFaults(env, faults),
     ...mailFaults(env),
@@ -558,6 +564,14 @@ function networkFaults(value: string): string[] {
   return [`WEBHOOKS_ALLOWED_NETWORKS must be a list of addresses and CIDR ranges, not "${wrong}"`]
 }
 
+function audienceFaults(value: string): string[] {
+  const wrong = list(value).find((entry) => !isResource(entry) || entry.length > LONGEST_AUDIENCE)
+  if (wrong === undefined) return []
+  return [
+    `SERVICE_AUDIENCES must be a list of absolute URIs without a fragment, at most ${LONGEST_AUDIENCE} characters each, not "${wrong}"`,
+  ]
+}
+
 function isAddressOrRange(entry: string): boolean {
   const [address = '', bits, ...rest] = entry.split('/')
   const version = isIP(address)
@@ -627,6 +641,7 @@ function toConfig(env: Env, threads: number) {
     tokens: {
       ttlSeconds: env.ACCESS_TOKEN_EXPIRE_MINUTES * 60,
       audience: env.TOKEN_AUDIENCE,
+      serviceAudiences: list(env.SERVICE_AUDIENCES),
       algorithm: env.TOKEN_ALGORITHM,
       keyRotationSeconds: env.KEY_ROTATION_DAYS * 86_400,
     },

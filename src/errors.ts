@@ -47,7 +47,7 @@ export const PROBLEMS = {
   invalid_target: {
     status: 400,
     title: 'Tokens for this resource are not to be had',
-    help: 'A `resource` or `audience` must be one of the client’s audiences, and on a refresh one of the session’s (RFC 8707).',
+    help: 'A `resource` or `audience` must be one of the client’s audiences (RFC 8707); of people, PUBLIC_URL (or TOKEN_AUDIENCE) or one of SERVICE_AUDIENCES, and on a refresh one of those that the session was begun with, if it was.',
   },
   unauthorized_client: {
     status: 400,

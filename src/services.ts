@@ -1,6 +1,7 @@
 import { createApiKeysRepository } from './api-keys/repository.ts'
 import { createApiKeysService } from './api-keys/service.ts'
 import { createApiKeyVerifier } from './api-keys/verifier.ts'
+import { createAudiences } from './audiences.ts'
 import { createAuditChain } from './audit/chain.ts'
 import { createChainRepository } from './audit/chain-repository.ts'
 import { createCheckpointSigner } from './audit/signing.ts'
@@ -230,7 +231,7 @@ export function createServices(config: Config, options: ServiceOptions) {
     audit: model.audit,
     limits: config.sessions,
     mfaRule: config.mfa.requiredFor,
-    audience,
+    audiences: createAudiences(audience, config.tokens.serviceAudiences),
     clock,
   })
   const challenges = createChallengesRepository(database)

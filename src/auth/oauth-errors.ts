@@ -22,6 +22,11 @@ const NAMES: Partial<Record<ProblemCode, OAuthError>> = {
   mfa_required: { status: 400, error: 'mfa_required', description: 'A second factor is required' },
   invalid_scope: { status: 400, error: 'invalid_scope', description: 'None of the requested scopes is held' },
   scope_too_large: { status: 400, error: 'invalid_scope', description: 'The scopes do not fit into a token' },
+  invalid_target: {
+    status: 400,
+    error: 'invalid_target',
+    description: 'Tokens for this resource are not to be had',
+  },
   too_many_requests: { status: 429, error: 'temporarily_unavailable', description: 'Too many attempts' },
   sign_in_busy: { status: 503, error: 'temporarily_unavailable', description: 'Too many sign-ins at once' },
   database_unavailable: {

@@ -53,6 +53,8 @@ export type NewSession = {
   address: string | null
   /** What was asked for; null: all that is held. */
   scope: string | null
+  /** Whom its access tokens are for; null: this service, unless a refresh names another. */
+  audiences: readonly string[] | null
   /** How its user was authenticated. */
   amr: readonly string[]
   refreshHash: string
@@ -222,7 +224,7 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
           ...[session.scope, session.refreshHash, session.idleSeconds, session.maxSeconds],
           ...[entry.id, entry.action, entry.actorType, entry.actorId, entry.accountId],
           ...[entry.requestId, entry.details, entry.personalCommitment, entry.salt, entry.personal],
-          ...[credentialsChangedAt, session.amr],
+          ...[credentialsChangedAt, session.amr, session.audiences],
         ],
       })
       return rows[0]?.token_version
@@ -403,9 +405,9 @@ const START_SESSION = `
     for share),
   begun as (
     insert into sessions (environment_id, id, user_id, account_id, client_id, user_agent, address, scope, refresh_hash,
-      idle_expires_at, expires_at, amr)
+      idle_expires_at, expires_at, amr, audiences)
     select $4, $5::uuid, id, $7::uuid, $8, $9, $10, $11, $12,
-      now() + $13::int * interval '1 second', now() + $14::int * interval '1 second', $26::text[]
+      now() + $13::int * interval '1 second', now() + $14::int * interval '1 second', $26::text[], $27::text[]
     from permitted
     returning user_id),
   event as (

@@ -14,6 +14,7 @@ import {
   LoginBody,
   OAuthErrorSchema,
   PasswordGrantForm,
+  resourcesOf,
   TokenSchema,
 } from './schemas.ts'
 
@@ -51,7 +52,7 @@ export function authRoutes({ auth, config, issuer }: Dependencies): FastifyPlugi
           },
         },
         async (request, reply) => {
-          const { username, password, scope, account, device_token: deviceToken } = request.body
+          const { username, password, scope, account, resource, device_token: deviceToken } = request.body
           forbidCaching(reply)
           return signIns.answer(
             reply,
@@ -61,6 +62,7 @@ export function authRoutes({ auth, config, issuer }: Dependencies): FastifyPlugi
               password,
               scope,
               account: account || undefined,
+              resource: resourcesOf(resource),
             }),
           )
         },
@@ -78,7 +80,7 @@ export function authRoutes({ auth, config, issuer }: Dependencies): FastifyPlugi
           body: LoginBody,
           response: {
             200: ref(TokenSchema),
-            400: problem('No such scope, or too many'),
+            400: problem('No such scope or resource, or too many'),
             401: problem('Refused: one answer for every reason'),
             403: mfaRequired(
               'The password is right and a second factor is required, or a cookie was asked for from a page of another site',
@@ -89,10 +91,11 @@ export function authRoutes({ auth, config, issuer }: Dependencies): FastifyPlugi
       },
       async (request, reply) => {
         const { email, password, scope, account, use_cookie, device_token: deviceToken } = request.body
+        const resource = resourcesOf(request.body.resource)
         forbidCaching(reply)
         if (use_cookie) signIns.assertFromOwnPage(request)
         const origin = signIns.originOf(request, deviceToken)
-        const signedIn = await auth.signIn({ ...origin, email, password, scope, account })
+        const signedIn = await auth.signIn({ ...origin, email, password, scope, account, resource })
         return signIns.answer(reply, signedIn, use_cookie)
       },
     )

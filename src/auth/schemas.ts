@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { LONGEST_AUDIENCE, MOST_AUDIENCES } from '../audiences.ts'
 import { Password } from '../http/schemas.ts'
 
 /** A text as the form sends it: absent when it has no value (RFC 6749 §3.2). */
@@ -9,6 +10,32 @@ const DeviceToken = Type.String({
   maxLength: 128,
   description: '`device_token` of the last sign-in on this device, unless it is in the cookie',
 })
+
+/** RFC 8707 §2; see `resourcesOf`. */
+const resource = (description: string, minLength: number) => {
+  const one = { minLength, maxLength: LONGEST_AUDIENCE, examples: ['https://posts.example.com'] }
+  return Type.Optional(
+    Type.Union([Type.String(one), Type.Array(Type.String(one), { minItems: 1, maxItems: MOST_AUDIENCES })], {
+      description,
+    }),
+  )
+}
+const AT_SIGN_IN =
+  'Whom the tokens of the session are for, PUBLIC_URL or one of SERVICE_AUDIENCES, or several of them; ' +
+  'default: PUBLIC_URL, and a refresh may name others'
+
+/** At a refresh. */
+export const RefreshResource = resource(
+  'Whom this access token is for: one of those that the session was begun with, or when it was begun with none, ' +
+    'PUBLIC_URL or one of SERVICE_AUDIENCES; or several of them. Default: as at sign-in',
+  1,
+)
+
+/** The audiences that a request names, once or several times; `undefined` for none. Without a value it is not sent. */
+export function resourcesOf(resource: string | readonly string[] | undefined): string[] | undefined {
+  const named = [resource ?? []].flat().filter((one) => one !== '')
+  return named.length > 0 ? named : undefined
+}
 
 /** RFC 6749 §4.3.2; parameters that we do not know are ignored (§3.2). */
 export const PasswordGrantForm = Type.Object(
@@ -25,6 +52,7 @@ export const PasswordGrantForm = Type.Object(
     account: Type.Optional(
       Type.String({ maxLength: 128, description: 'Key or id of the account; default: the home account' }),
     ),
+    resource: resource(AT_SIGN_IN, 0),
     device_token: Type.Optional(DeviceToken),
     client_id: Type.Optional(Parameter),
     client_secret: Type.Optional(Parameter),
@@ -48,6 +76,7 @@ export const TokenWishes = {
       description: 'Key or id of the account that the token is for; default: the home account',
     }),
   ),
+  resource: resource(AT_SIGN_IN, 1),
   use_cookie: Type.Optional(
     Type.Boolean({
       description:

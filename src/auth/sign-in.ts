@@ -31,6 +31,8 @@ export type SignInContext = {
   scope?: string | undefined
   /** Key or id of the account that the token is for; default: the home account. */
   account?: string | undefined
+  /** Whom the tokens of the session are for, and no other (RFC 8707); default: this service. */
+  resource?: readonly string[] | undefined
   requestId: string
   address: string
   userAgent: string | undefined
@@ -95,7 +97,7 @@ export function createSignIn({
     person: SignInRow,
     accountId: string | null,
     methods: readonly AuthenticationMethod[],
-    { scope }: SignInContext,
+    { scope, resource }: SignInContext,
   ): Promise<AppError> {
     const mfaToken = randomBytes(32).toString('base64url')
     await challenges.insert({
@@ -106,6 +108,7 @@ export function createSignIn({
         methods: [...methods],
         scope: scope ?? null,
         account: accountId,
+        resource: resource ?? null,
         credentialsChangedAt: person.credentialsChangedAt?.toISOString() ?? null,
       },
       secondsToLive: MFA_TOKEN_SECONDS,
@@ -115,19 +118,23 @@ export function createSignIn({
     })
   }
 
-  /** What the token will carry. Who it is was shown, so a refusal of the scopes is no failure to count. */
-  async function grantOrForgive(
+  /** What the token will carry. @throws AppError invalid_scope, scope_too_large */
+  function granting(
     grantee: Grantee,
     accountId: string | null,
     scope: string | undefined,
-    attempt: Attempt | undefined,
-  ): Promise<EffectivePermissions> {
+  ): EffectivePermissions {
+    const wanted = scopesNamed(scope)
+    const granted = grant(grantee, accountId, wanted)
+    const isLimited = grantee.mustChange || grantee.isMfaMissing
+    if (wanted.length > 0 && granted.scopes.length === 0 && !isLimited) throw new AppError('invalid_scope')
+    return granted
+  }
+
+  /** What is asked for, if it can be given. Who it is was shown, so a refusal of that is no failure to count. */
+  async function orForgive<T>(attempt: Attempt | undefined, chosen: () => T): Promise<T> {
     try {
-      const wanted = scopesNamed(scope)
-      const granted = grant(grantee, accountId, wanted)
-      const isLimited = grantee.mustChange || grantee.isMfaMissing
-      if (wanted.length > 0 && granted.scopes.length === 0 && !isLimited) throw new AppError('invalid_scope')
-      return granted
+      return chosen()
     } catch (error) {
       await attempt?.succeed()
       throw error
@@ -139,6 +146,7 @@ export function createSignIn({
     person: SignInRow,
     accountId: string | null,
     amr: readonly AuthenticationMethod[],
+    audiences: readonly string[] | null,
     { scope, userAgent, address, requestId }: SignInContext,
     attempt: Attempt | undefined,
   ): Promise<ReturnType<SessionsService['begin']> & { tokenVersion: number }> {
@@ -147,6 +155,7 @@ export function createSignIn({
       accountId,
       clientId: FIRST_PARTY_CLIENT,
       scope,
+      audiences,
       amr,
       userAgent,
       address,
@@ -179,7 +188,7 @@ export function createSignIn({
      * @param attempt what the throttle has counted; taken back when this succeeds or demands a second factor
      * @throws AppError mfa_required with `mfa_token`, `methods` and `expires_in`, when one factor was shown and a second
      * one is enrolled; invalid_credentials for a person or account that is not active, an account one is no member of,
-     * or credentials that changed meanwhile; invalid_scope, scope_too_large
+     * or credentials that changed meanwhile; invalid_scope, scope_too_large, invalid_target
      */
     async complete(
       person: SignInRow,
@@ -190,6 +199,7 @@ export function createSignIn({
       if (!person.isActive) throw new AppError('invalid_credentials')
       verificationGate(person, input)
       const account = await chooseAccount(person, input.account)
+      const audiences = await orForgive(attempt, () => sessions.audiencesOf(input.resource))
       if (hasSecondFactor(person) && !isMultiFactor(methods)) {
         await attempt?.succeed()
         const demand = await demandSecondFactor(person, account.id, methods, input)
@@ -201,8 +211,8 @@ export function createSignIn({
         isMfaMissing: !isMultiFactor(methods) && needsSecondFactor(mfaRule, row.roles, account),
         roles: row.roles,
       })
-      const granted = await grantOrForgive(granteeOf(person), account.id, input.scope, attempt)
-      const begun = await startSession(person, account.id, methods, input, attempt)
+      const granted = await orForgive(attempt, () => granting(granteeOf(person), account.id, input.scope))
+      const begun = await startSession(person, account.id, methods, audiences, input, attempt)
       // Hashing takes its time: what changed meanwhile is read again, what changes from now on ends the token.
       const hasChanged = begun.tokenVersion !== person.tokenVersion
       const holder = hasChanged ? ((await attempts.findForSignInById(person.id)) ?? person) : person
@@ -213,6 +223,7 @@ export function createSignIn({
         tokenVersion: holder.tokenVersion,
         granted: hasChanged ? grant(granteeOf(holder), account.id, scopesNamed(input.scope)) : granted,
         roles: holder.roles,
+        audiences,
         amr: methods,
         authenticatedAt: clock.now(),
         secondsLeft: begun.session.maxSeconds,

@@ -1,4 +1,5 @@
 import type { AccountsService } from '../accounts/service.ts'
+import { isResource } from '../audiences.ts'
 import type { AuditRepository } from '../audit/repository.ts'
 import type { Clock } from '../clock.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Tx, transact } from '../db/client.ts'
@@ -261,10 +262,6 @@ const audienceFaults = (audiences: readonly string[], own: string): FieldError[]
       ? []
       : [fault(`audiences/${index}`, 'must be an absolute URI without a fragment')],
   )
-
-/** True for what can be the `resource` of a request (RFC 8707 §2). */
-export const isResource = (text: string): boolean =>
-  URL.canParse(text) && !text.includes('#') && !/\s/.test(text)
 
 function jwksFaults({ tokenEndpointAuthMethod, jwks }: ClientInput): FieldError[] {
   if ((tokenEndpointAuthMethod === 'private_key_jwt') !== (jwks !== null)) {

@@ -919,7 +919,7 @@ export const sessions = pgTable(
     address: text(),
     /** What was asked for at sign-in; null: all that is held. */
     scope: text(),
-    /** Whom its access tokens are for; null: this service. */
+    /** Whom its access tokens are for; null: this service, unless a refresh names another. */
     audiences: text().array(),
     /** Thumbprint of the key that its tokens are bound to (RFC 9449). */
     dpopThumbprint: text(),

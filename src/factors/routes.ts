@@ -51,7 +51,7 @@ export function factorsRoutes({
           body: VerifyMfaBody,
           response: {
             200: ref(TokenSchema),
-            400: problem('The code is wrong or was used, or no such scope, or too many'),
+            400: problem('The code is wrong or was used, or no such scope or resource, or too many'),
             401: problem('The mfa_token is not valid any more, or the signature of the passkey is not'),
             403: problem('A cookie was asked for from a page of another site'),
             429: problem('Too many attempts; Retry-After says when'),

@@ -16,7 +16,10 @@ import type { Challenge, ChallengesRepository } from './challenges-repository.ts
 import { identifierOf, isGuessable, type Proof, type Proofs } from './proofs.ts'
 
 /** The second step of a sign-in. What it is for was said in the first one. */
-export type SecondStep = Omit<SignInContext, 'scope' | 'account'> & { mfaToken: string; proof: Proof }
+export type SecondStep = Omit<SignInContext, 'scope' | 'account' | 'resource'> & {
+  mfaToken: string
+  proof: Proof
+}
 
 /** The refusals that the audit trail tells of, as it does of those in the first step. */
 const RECORDED: ReadonlySet<string> = new Set<ProblemCode>([
@@ -62,11 +65,16 @@ export function createSecondStep(dependencies: Dependencies) {
       const shown = await proofs.verify({ principal: undefined, requestId, address }, proof, question)
       if (!(await challenges.take('mfa', tokenHash))) throw new AppError('invalid_mfa_token')
       const methods = [...new Set([...asked.methods, ...shown, 'mfa' as const])]
-      const { scope, account } = asked
+      const { scope, account, resource } = asked
       return await signIn.complete(
         person,
         methods,
-        { ...context, scope: scope ?? undefined, account: account ?? undefined },
+        {
+          ...context,
+          scope: scope ?? undefined,
+          account: account ?? undefined,
+          resource: resource ?? undefined,
+        },
         attempt,
       )
     }
@@ -116,6 +124,7 @@ type Asked = {
   methods: AuthenticationMethod[]
   scope: string | null
   account: string | null
+  resource: string[] | null
   credentialsChangedAt: string | null
 }
 

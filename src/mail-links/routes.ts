@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
 import { forbidCaching } from '../auth/oauth-errors.ts'
-import { TokenSchema } from '../auth/schemas.ts'
+import { resourcesOf, TokenSchema } from '../auth/schemas.ts'
 import { mfaRequired } from '../factors/schemas.ts'
 import { callerOf, personOf, themselves } from '../http/authenticate.ts'
 import { NoContent, problem, ref, UserIdParams } from '../http/schemas.ts'
@@ -146,7 +146,9 @@ export function mailLinksRoutes({
           body: VerifyMagicLinkBody,
           response: {
             200: ref(TokenSchema),
-            400: problem('The link is not valid any more, or was asked for elsewhere; or no such scope'),
+            400: problem(
+              'The link is not valid any more, or was asked for elsewhere; or no such scope or resource',
+            ),
             401: problem('Refused'),
             403: mfaRequired(
               'The link is right and a second factor is required; or sign-in by mail is off, or a cookie was asked for from a page of another site',
@@ -158,7 +160,8 @@ export function mailLinksRoutes({
         const { token, request_token, scope, account, use_cookie } = request.body
         forbidCaching(reply)
         if (use_cookie) signIns.assertFromOwnPage(request)
-        const input = { ...signIns.originOf(request), scope, account }
+        const resource = resourcesOf(request.body.resource)
+        const input = { ...signIns.originOf(request), scope, account, resource }
         const signedIn = await mailLinks.signInByLink(token, request_token, input)
         return signIns.answer(reply, signedIn, use_cookie)
       },

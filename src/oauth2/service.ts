@@ -1,3 +1,4 @@
+import { isResource } from '../audiences.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import type { AuditRepository } from '../audit/repository.ts'
 import type { AccessTokens, TokenHolder } from '../auth/access-tokens.ts'
@@ -11,7 +12,6 @@ import {
 } from '../auth/tokens.ts'
 import type { Client } from '../clients/in-use.ts'
 import type { GrantType } from '../clients/repository.ts'
-import { isResource } from '../clients/service.ts'
 import type { Clock } from '../clock.ts'
 import { type Database, DEFAULT_ENVIRONMENT, transact } from '../db/client.ts'
 import { AppError, fail } from '../errors.ts'

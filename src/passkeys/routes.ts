@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import Type from 'typebox'
 import { forbidCaching } from '../auth/oauth-errors.ts'
-import { TokenSchema } from '../auth/schemas.ts'
+import { resourcesOf, TokenSchema } from '../auth/schemas.ts'
 import { mfaRequired } from '../factors/schemas.ts'
 import { callerOf, themselves } from '../http/authenticate.ts'
 import { NoContent, problem, ref } from '../http/schemas.ts'
@@ -208,7 +208,7 @@ export function passkeysRoutes({ passkeys, config, issuer }: Dependencies): Fast
           body: PasskeySignInBody,
           response: {
             200: ref(TokenSchema),
-            400: problem('No such scope, or too many'),
+            400: problem('No such scope or resource, or too many'),
             401: problem('Refused: one answer for every reason'),
             403: mfaRequired(
               'A second factor is required, or a cookie was asked for from a page of another site',
@@ -227,6 +227,7 @@ export function passkeysRoutes({ passkeys, config, issuer }: Dependencies): Fast
           response,
           scope,
           account,
+          resource: resourcesOf(request.body.resource),
         })
         return signIns.answer(reply, signedIn, use_cookie)
       },

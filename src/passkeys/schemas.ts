@@ -112,7 +112,7 @@ export const SecondFactorOptionsBody = Type.Object(
   { additionalProperties: false },
 )
 
-const { scope, account, use_cookie } = LoginBody.properties
+const { scope, account, resource, use_cookie } = LoginBody.properties
 export const PasskeySignInBody = Type.Object(
   {
     challenge_token: Type.String({
@@ -123,6 +123,7 @@ export const PasskeySignInBody = Type.Object(
     response: AuthenticationResponse,
     scope,
     account,
+    resource,
     use_cookie,
   },
   { additionalProperties: false },

@@ -43,7 +43,7 @@ export type SessionOfToken = {
   clientId: string
   /** What was asked for at sign-in; null: all that is held. */
   scope: string | null
-  /** Null: this service. */
+  /** What it is limited to since sign-in; null: nothing, and its tokens are for this service. */
   audiences: string[] | null
   dpopThumbprint: string | null
   createdAt: Date

@@ -2,7 +2,7 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { forbidCaching } from '../auth/oauth-errors.ts'
-import { presentToken, TokenSchema } from '../auth/schemas.ts'
+import { presentToken, resourcesOf, TokenSchema } from '../auth/schemas.ts'
 import { type AccessTokenClaims, FIRST_PARTY_CLIENT } from '../auth/tokens.ts'
 import { AppError, fail } from '../errors.ts'
 import type { Access } from '../http/access.ts'
@@ -50,7 +50,7 @@ export function sessionsRoutes({ sessions, users, config, issuer }: Dependencies
           body: RefreshBody,
           response: {
             200: ref(TokenSchema),
-            400: problem('No such scope, or too many'),
+            400: problem('No such scope or resource, or too many'),
             401: problem('The refresh token is not valid: sign in again'),
             403: problem('The cookie came from a page of another site'),
             404: problem('No such account, or one that the person is no member of'),
@@ -59,12 +59,19 @@ export function sessionsRoutes({ sessions, users, config, issuer }: Dependencies
       },
       async (request, reply) => {
         forbidCaching(reply)
-        const { refresh_token: given, account, scope } = request.body ?? {}
+        const { refresh_token: given, account, scope, resource } = request.body ?? {}
         const fromCookie = given === undefined ? cookie.read(request) : undefined
         if (fromCookie !== undefined) cookie.assertFromOwnPage(request)
         const token = given ?? fromCookie ?? fail('invalid_refresh_token')
         const refreshed = await orForget(fromCookie !== undefined, reply, () =>
-          sessions.refresh({ token, clientId: FIRST_PARTY_CLIENT, account, scope, ...origin(request) }),
+          sessions.refresh({
+            token,
+            clientId: FIRST_PARTY_CLIENT,
+            account,
+            scope,
+            resource: resourcesOf(resource),
+            ...origin(request),
+          }),
         )
         if (fromCookie === undefined) return presentToken(refreshed)
         cookie.set(reply, refreshed.refreshToken, refreshed.refreshExpiresInSeconds)

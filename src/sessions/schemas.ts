@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { RefreshResource } from '../auth/schemas.ts'
 import { nullable, pageQuery, Timestamp, Uuid } from '../http/schemas.ts'
 import { deviceOf } from './devices.ts'
 import type { SessionRow } from './repository.ts'
@@ -28,6 +29,7 @@ export const RefreshBody = nullable(
           examples: ['post:read'],
         }),
       ),
+      resource: RefreshResource,
     },
     {
       additionalProperties: false,

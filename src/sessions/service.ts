@@ -1,3 +1,4 @@
+import type { Audiences } from '../audiences.ts'
 import type { AuditRepository } from '../audit/repository.ts'
 import {
   type EffectivePermissions,
@@ -41,6 +42,8 @@ export type Beginning = {
   clientId: string
   /** As the request has it. */
   scope: string | undefined
+  /** Whom its access tokens are for, as `Audiences.chosen` has it. */
+  audiences: readonly string[] | null
   /** How the person was authenticated. */
   amr: readonly string[]
   userAgent: string | undefined
@@ -54,7 +57,7 @@ export type Refresh = {
   clientId: string
   /** Space-separated; a part of what the session was begun with. Narrows this access token only. */
   scope?: string | undefined
-  /** Whom the access token is for (RFC 8707), each one of the session's; default: all of them. */
+  /** Whom this access token is for (RFC 8707); see `Audiences.chosen`. */
   resource?: readonly string[] | undefined
   /** Key or id of the account that the session goes on in. */
   account?: string | undefined
@@ -106,8 +109,7 @@ type Dependencies = {
   audit: AuditRepository
   limits: Config['sessions']
   mfaRule: MfaRule
-  /** The audience of access tokens that name no other. */
-  audience: string
+  audiences: Audiences
   clock: Clock
 }
 
@@ -131,7 +133,7 @@ export function createSessionsService(dependencies: Dependencies) {
     audit,
     limits,
     mfaRule,
-    audience,
+    audiences,
     clock,
   } = dependencies
   const { db } = database
@@ -158,9 +160,7 @@ export function createSessionsService(dependencies: Dependencies) {
     // RFC 6749 §6: nothing that was not granted to begin with.
     if (begunWith.length > 0 && wanted.some((scope) => !begunWith.includes(scope)))
       throw new AppError('invalid_scope')
-    const audiences = session.audiences ?? [audience]
-    if (input.resource?.some((resource) => !audiences.includes(resource)))
-      throw new AppError('invalid_target')
+    audiences.chosen(input.resource, session.audiences)
     if (wanted.length === 0) return
     const held = await attempts.findRolesAtSignIn(session.userId)
     const grantee = { mustChange: false, isMfaMissing: false, roles: held }
@@ -271,11 +271,15 @@ export function createSessionsService(dependencies: Dependencies) {
   })
 
   return {
+    /** Whom the tokens of a session that begins are for. @throws AppError invalid_target */
+    audiencesOf: (resource: readonly string[] | undefined): readonly string[] | null =>
+      audiences.chosen(resource),
+
     /**
      * A session that is not stored yet, its first refresh token, and the audit row of its beginning: for the statement
      * that writes them together with the rest of a sign-in.
      */
-    begin({ userId, accountId, clientId, scope, amr, userAgent, address }: Beginning) {
+    begin({ userId, accountId, clientId, scope, audiences, amr, userAgent, address }: Beginning) {
       const id = newId()
       const refreshToken = refreshTokens.create(id)
       const session: NewSession = {
@@ -286,6 +290,7 @@ export function createSessionsService(dependencies: Dependencies) {
         userAgent: userAgent?.slice(0, 512) ?? null,
         address,
         scope: scopesNamed(scope).join(' ') || null,
+        audiences,
         amr,
         refreshHash: hashOf(refreshToken),
         idleSeconds: limits.idleSeconds,
@@ -325,7 +330,8 @@ export function createSessionsService(dependencies: Dependencies) {
      * The next access and refresh token of a session; roles and scopes are read anew. The token before, presented
      * again within REFRESH_REUSE_INTERVAL_SECONDS, gets the same refresh token, so that a lost answer ends nothing;
      * an older one ends the session (RFC 9700 §4.14.2). A request that is refused for what it asks uses up no token,
-     * but for `scope_too_large` without a `scope`, which roles given meanwhile can cause: name scopes and try again.
+     * but for `scope_too_large` without a `scope`, which roles given meanwhile can cause, and `invalid_target` without a
+     * `resource`, when SERVICE_AUDIENCES has lost one of the session: name what is needed and try again.
      * @throws AppError invalid_refresh_token, whatever is wrong with the token, session, client, key or holder;
      * invalid_scope, invalid_target, account_not_found, scope_too_large
      */
@@ -348,7 +354,7 @@ export function createSessionsService(dependencies: Dependencies) {
           rotated.accountId,
           named.length > 0 ? named : scopesNamed(rotated.scope),
         ),
-        audiences: input.resource?.length ? input.resource : rotated.audiences,
+        audiences: audiences.chosen(input.resource, rotated.audiences),
         dpopThumbprint: input.dpopThumbprint,
       })
       return {
@@ -362,7 +368,7 @@ export function createSessionsService(dependencies: Dependencies) {
     /**
      * Notes that the caller has authenticated anew in the session, and gives a further access token of it that says so.
      * @param methods as the claim `amr` has them; they join those of the session
-     * @throws AppError invalid_token when the session has ended meanwhile
+     * @throws AppError invalid_token when the session has ended meanwhile; invalid_target
      */
     async reauthenticate(
       caller: Caller,
@@ -387,6 +393,7 @@ export function createSessionsService(dependencies: Dependencies) {
         ...session,
         sessionId,
         granted: grant(granteeOf(session), session.accountId, scopesNamed(session.scope)),
+        audiences: audiences.chosen(undefined, session.audiences),
         dpopThumbprint: session.dpopThumbprint ?? undefined,
       })
     },

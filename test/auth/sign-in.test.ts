@@ -173,8 +173,14 @@ t.test('parameters that are unknown are ignored, and those without a value are a
   const app = await buildTestApp(t)
   const full = scopeOf(await postForm(app, CREDENTIALS))
 
-  const withUnknown = await postForm(app, { ...CREDENTIALS, resource: 'x', nonce: 'y', client_id: 'z' })
-  const withEmpty = await postForm(app, { ...CREDENTIALS, scope: '', account: '', client_secret: '' })
+  const withUnknown = await postForm(app, { ...CREDENTIALS, target: 'x', nonce: 'y', client_id: 'z' })
+  const withEmpty = await postForm(app, {
+    ...CREDENTIALS,
+    scope: '',
+    account: '',
+    resource: '',
+    client_secret: '',
+  })
   const withoutGrantType = await postForm(app, { username: SUPER_ADMIN_EMAIL, password: PASSWORD })
 
   for (const response of [withUnknown, withEmpty, withoutGrantType]) {

@@ -199,23 +199,6 @@ t.test('a refresh token', async (t) => {
     t.match(decodeJwt(bound.accessToken), { cnf: { jkt: 'jkt' } })
   })
 
-  await t.test('is for the audiences of its session', async (t) => {
-    const { refresh_token: token } = await signIn(app, writer.email)
-    await query(app, "update sessions set audiences = '{https://a.test,https://b.test}' where id = $1", [
-      token.slice(0, 36),
-    ])
-    const request = { clientId: 'first-party', requestId: 'r', address: '127.0.0.1' }
-    const { sessions } = app.services
-    await t.rejects(sessions.refresh({ ...request, token, resource: ['https://c.test'] }), {
-      code: 'invalid_target',
-    })
-    const one = await sessions.refresh({ ...request, token, resource: ['https://b.test'] })
-    t.match(decodeJwt(one.accessToken), { aud: 'https://b.test' })
-    const both = await sessions.refresh({ ...request, token: one.refreshToken })
-    t.same(decodeJwt(both.accessToken).aud, ['https://a.test', 'https://b.test'])
-    t.equal((await app.as(both.accessToken).get('/api/v1/users/me')).statusCode, 401, 'not for this service')
-  })
-
   await t.test(
     'C.4 7.3.1, 7.3.2: ends when it was not used for long, and with the session however much it is used',
     async (t) => {

@@ -49,8 +49,16 @@ export function oauth2Routes(dependencies: Dependencies): FastifyPluginAsyncType
     return await dpop.verify(String(proof), { method: request.method, path: pathOf(request) })
   }
 
+  /** Anybody can be a public client, and each proof is noted: what cannot succeed is refused before. */
+  function assertMayCome(client: Client, grantType: GrantType, form: Form): void {
+    oauth2.assertMayUse(client, grantType)
+    if (client.authMethod === 'none' && !oauth2.isRefreshToken(required(form, 'refresh_token')))
+      throw new AppError('invalid_refresh_token')
+  }
+
   async function grant(grantType: GrantType, request: FastifyRequest, form: Form): Promise<IssuedTokens> {
     const client = await clientOf(request, form)
+    if (request.headers['dpop'] !== undefined) assertMayCome(client, grantType, form)
     const asked = {
       client,
       scope: form.get('scope'),

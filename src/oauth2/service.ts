@@ -116,6 +116,11 @@ export function createOAuth2Service(dependencies: Dependencies) {
   }
 
   return {
+    assertMayUse,
+
+    /** Whether a text is a refresh token that was issued here, for whatever session; see `RefreshTokens.isGenuine`. */
+    isRefreshToken: sessions.isRefreshToken,
+
     /**
      * A token for a client in its own name (RFC 6749 §4.4). Writes nothing.
      * @throws AppError unauthorized_client, invalid_scope, scope_too_large, invalid_target
@@ -283,7 +288,7 @@ const seconds = (date: Date): number => Math.floor(date.getTime() / 1000)
 /** Of the tokens that we issue only access tokens have three parts. */
 const looksLikeJwt = (token: string): boolean => token.split('.', 4).length === 3
 
-/** @throws AppError unauthorized_client */
+/** Refuses a grant that the client has not, or that takes one who can authenticate. @throws AppError unauthorized_client */
 function assertMayUse({ grantTypes, authMethod }: Client, grant: GrantType): void {
   const isConfidential = authMethod !== 'none' || grant === 'refresh_token'
   if (!grantTypes.has(grant) || !isConfidential) throw new AppError('unauthorized_client')

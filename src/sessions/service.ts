@@ -398,6 +398,12 @@ export function createSessionsService(dependencies: Dependencies) {
       })
     },
 
+    /** Whether a text is a refresh token that was ever issued under this SECRET_KEY or the one before. Reads nothing. */
+    isRefreshToken(text: string): boolean {
+      const token = refreshTokens.read(text)
+      return token !== undefined && refreshTokens.isGenuine(token)
+    },
+
     /** The live session of a refresh token that was issued for it, however old, of whichever client. */
     async findByRefreshToken(text: string): Promise<SessionOfToken | undefined> {
       const token = refreshTokens.read(text)

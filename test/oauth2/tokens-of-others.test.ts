@@ -501,6 +501,32 @@ t.test('DPoP (RFC 9449)', async (t) => {
     t.equal((await refresh(next, await proof(TOKEN_REQUEST))).statusCode, 200)
   })
 
+  await t.test('strangers, who can be a public client, have no proof noted', async (t) => {
+    const listed = await aClient(postern, {
+      grant_types: ['refresh_token'],
+      token_endpoint_auth_method: 'none',
+    })
+    const { refresh_token } = await writer()
+    const madeUp = `${refresh_token.slice(0, 37)}${'A'.repeat(43)}`
+    const noted = async () =>
+      (await postern.services.database.pool.query('select count(*)::int from seen_tokens')).rows[0].count
+    const before = await noted()
+    const send = async (client_id: string, form: Record<string, string>) =>
+      (
+        await sendForm(postern, '/oauth2/token', { client_id, ...form }, { dpop: await proof(TOKEN_REQUEST) })
+      ).json<{ error: string }>().error
+
+    for (const client of ['first-party', listed.client_id]) {
+      for (const token of [madeUp, 'x'])
+        t.equal(await send(client, { grant_type: 'refresh_token', refresh_token: token }), 'invalid_grant')
+      t.equal(await send(client, { grant_type: 'refresh_token' }), 'invalid_request')
+      t.equal(await send(client, { grant_type: 'client_credentials' }), 'unauthorized_client')
+      t.equal(await send(client, { grant_type: EXCHANGE }), 'unauthorized_client')
+    }
+
+    t.equal(await noted(), before)
+  })
+
   await t.test('a bound token is taken only with a proof, and a free one never with', async (t) => {
     const plain = await tokenOf(free)
 

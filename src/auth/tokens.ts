@@ -67,8 +67,13 @@ export function createTokenIssuer({ keys, issuer, audience, ttlSeconds, clock }:
     /**
      * An access token, signed with the current key and valid for so long from now (RFC 9068 §2): `ttlSeconds`, or
      * less when what it says holds for less.
+     * @param latest seconds since 1970 that it does not outlive, whatever the clock shows when it is signed
      */
-    async issueAccessToken(subject: TokenSubject, lifetimeSeconds = ttlSeconds): Promise<string> {
+    async issueAccessToken(
+      subject: TokenSubject,
+      lifetimeSeconds = ttlSeconds,
+      latest = Number.POSITIVE_INFINITY,
+    ): Promise<string> {
       const key = await keys.currentKey()
       const iat = Math.floor(clock.now().getTime() / 1000)
       return signerOf(key)({
@@ -76,7 +81,7 @@ export function createTokenIssuer({ keys, issuer, audience, ttlSeconds, clock }:
         aud: audience,
         ...subject,
         iat,
-        exp: iat + lifetimeSeconds,
+        exp: Math.min(iat + lifetimeSeconds, latest),
         jti: randomUUID(),
       })
     },

@@ -81,10 +81,11 @@ export function createOAuth2Service(dependencies: Dependencies) {
     subject: TokenSubject,
     dpopThumbprint: string | undefined,
     lifetimeSeconds = tokens.ttlSeconds,
+    latest?: number,
   ): Promise<IssuedTokens> {
     const bound = dpopThumbprint === undefined ? subject : { ...subject, cnf: { jkt: dpopThumbprint } }
     return {
-      access_token: await tokens.issueAccessToken(bound, lifetimeSeconds),
+      access_token: await tokens.issueAccessToken(bound, lifetimeSeconds, latest),
       token_type: dpopThumbprint === undefined ? 'Bearer' : 'DPoP',
       expires_in: lifetimeSeconds,
       scope: subject.scope,
@@ -210,6 +211,7 @@ export function createOAuth2Service(dependencies: Dependencies) {
         },
         dpopThumbprint,
         lifetime < 1 ? fail('invalid_grant') : lifetime,
+        claims.exp,
       )
       return { ...issued, issued_token_type: ACCESS_TOKEN_URN }
     },

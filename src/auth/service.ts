@@ -98,11 +98,11 @@ export function createAuthService(dependencies: Dependencies) {
   }
 
   /**
-   * Records a refusal by the throttle. One row for an address and minute, whatever emails it tries: a stranger
-   * who waits for nothing must not fill the disk.
+   * Records a refusal by the throttle. One row for what one subscriber holds of the addresses, and minute,
+   * whatever emails are tried: a stranger who waits for nothing must not fill the disk.
    */
   async function recordThrottled(input: SignIn): Promise<void> {
-    const from = throttle.pseudonym(`address|${input.address}`)
+    const from = throttle.pseudonym(`address|${throttle.addressKey(input.address)}`)
     await audit.appendRefusal(anonymousRefusal(input, 'throttled'), from, clock.now())
   }
 

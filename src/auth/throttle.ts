@@ -161,7 +161,7 @@ export function createThrottle({ attempts, vault, limits, clock, realm }: Depend
       traits: AttemptTraits = {},
     ): Promise<T> {
       const device = knownDevice(identifier, traits.deviceToken)
-      return await turns(`${identifier}|${device ?? address}`, async () => {
+      return await turns(`${identifier}|${device ?? addressBlock(address)}`, async () => {
         const keys = await admit(identifier, address, device, traits)
         return await work({ keys, succeed: async () => await attempts.forgiveAttempt(keys) })
       })

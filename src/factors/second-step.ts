@@ -92,7 +92,7 @@ export function createSecondStep(dependencies: Dependencies) {
         ...(!isThrottled && { target: { type: 'user', id: userId } }),
         details: { reason: isThrottled ? 'throttled' : code },
       },
-      throttle.pseudonym(isThrottled ? `address|${step.address}` : `user|${userId}`),
+      throttle.pseudonym(isThrottled ? `address|${throttle.addressKey(step.address)}` : `user|${userId}`),
       clock.now(),
     )
   }

@@ -101,15 +101,38 @@ export function createClientAuthentication(dependencies: Dependencies) {
   async function refuse(credentials: Credentials | undefined, request: ClientRequest): Promise<never> {
     const client = credentials && (await clients.find(credentials.clientId))
     const name = client?.id ?? 'unknown'
-    const refusal = {
-      action: 'client.refused' as const,
-      caller: { principal: undefined, requestId: request.requestId, address: request.address },
-      ...(client && { target: { type: 'client' as const, id: client.id } }),
-      details: { method: credentials?.method ?? null },
+    const from = throttle.addressKey(request.address)
+    const refused = async (): Promise<never> => {
+      const details = { method: credentials?.method ?? null }
+      await record(request, `client|${name}|${from}`, details, client?.id)
+      return fail('invalid_client')
     }
-    await audit.appendRefusal(refusal, throttle.pseudonym(`client|${name}|${request.address}`), clock.now())
-    const refused = async (): Promise<never> => fail('invalid_client')
-    return await throttle.attempt(name, request.address, refused, { isGuessable: false })
+    try {
+      return await throttle.attempt(name, request.address, refused, { isGuessable: false })
+    } catch (error) {
+      // As of people: one row for what one subscriber holds of the addresses, and minute.
+      if (error instanceof AppError && error.code === 'too_many_requests')
+        await record(request, `address|${from}`, { reason: 'throttled' })
+      throw error
+    }
+  }
+
+  async function record(
+    { requestId, address }: ClientRequest,
+    repeatOf: string,
+    details: Record<string, unknown>,
+    clientId?: string,
+  ): Promise<void> {
+    await audit.appendRefusal(
+      {
+        action: 'client.refused',
+        caller: { principal: undefined, requestId, address },
+        ...(clientId !== undefined && { target: { type: 'client', id: clientId } }),
+        details,
+      },
+      throttle.pseudonym(repeatOf),
+      clock.now(),
+    )
   }
 
   return {

@@ -121,7 +121,7 @@ export function createPasskeysService(dependencies: Dependencies) {
         caller: { principal: undefined, requestId, address },
         details: { reason },
       },
-      throttle.pseudonym(`${reason}|${address}`),
+      throttle.pseudonym(`${reason}|${throttle.addressKey(address)}`),
       clock.now(),
     )
   }

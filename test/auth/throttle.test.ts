@@ -1,9 +1,13 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { createAuthRepository } from '../../src/auth/repository.ts'
-import { addressBlock } from '../../src/auth/throttle.ts'
+import { addressBlock, createThrottle } from '../../src/auth/throttle.ts'
+import { systemClock } from '../../src/clock.ts'
+import { createVault } from '../../src/vault.ts'
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
-import { PASSWORD, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
+import { PASSWORD, SECRET_KEY, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
+import { enrolTotp, login, mfaTokenOf, wrongCodeOf } from '../helpers/factors.ts'
+import { aClient, basic } from '../helpers/oauth.ts'
 
 const WRONG = 'a wrong password of good length'
 const VICTIM = 'victim@postern.test'
@@ -58,6 +62,15 @@ const counters = async ({ services }: TestApp) => {
     'select kind, failures from login_attempts order by kind, failures',
   )
   return rows
+}
+
+/** Rows of the audit trail about refusals, and the attempts that they tell of. */
+async function refusals({ services }: TestApp): Promise<{ rows: number; attempts: number }> {
+  const { rows } = await services.database.pool.query<{ rows: number; attempts: number }>(
+    `select count(*)::int as rows, coalesce(sum(repeat_count), 0)::int as attempts
+      from audit_events where outcome = 'refused'`,
+  )
+  return rows[0] ?? { rows: 0, attempts: 0 }
 }
 
 t.test(
@@ -355,6 +368,79 @@ t.test('C.2: a whole /64 of IPv6 addresses is one address', async (t) => {
     [401, 401, 401, 429],
   )
   t.same(await statuses(app, ['2001:db8:0:1::1'].map(from)), [401])
+})
+
+t.test(
+  'C.2: what waits for nothing writes one audit row for a /64 and minute, not one for each address',
+  async (t) => {
+    const app = await aVictim({ LOGIN_MAX_FAILURES: '2', LOGIN_MAX_FAILURES_PER_ADDRESS: '3' })
+    const client = await aClient(app)
+    const ada = await app.person('GUEST')
+    const { secret } = await enrolTotp(ada.client)
+    const mfaToken = mfaTokenOf(await login(app, ada))
+    const post = async (remoteAddress: string, url: string, payload: object | string, headers = {}) =>
+      await app.app.inject({ method: 'POST', url, remoteAddress, payload, headers })
+    const asClient = {
+      ...basic({ ...client, client_secret: 'wrong' }),
+      'content-type': 'application/x-www-form-urlencoded',
+    }
+    const ways: Record<string, (from: string, n: number) => Promise<{ statusCode: number }>> = {
+      'a password': async (from, n) => await attempt(app, { from, email: `nobody-${n}@postern.test` }),
+      'a code': async (from) =>
+        await post(from, '/api/v1/auth/mfa/verify', { mfa_token: mfaToken, code: wrongCodeOf(secret) }),
+      'a client': async (from) =>
+        await post(from, '/oauth2/token', 'grant_type=client_credentials', asClient),
+    }
+    for (const [what, guess] of Object.entries(ways)) {
+      const before = await refusals(app)
+      const answers = []
+      for (let n = 1; n <= 12; n++)
+        answers.push((await guess(`2001:db8:0:7::${n.toString(16)}`, n)).statusCode)
+      const after = await refusals(app)
+
+      t.equal(answers.at(-1), 429, what)
+      // Those that were looked at have rows of their own; a minute may end meanwhile.
+      const looked = answers.filter((status) => status !== 429).length
+      t.ok(after.rows - before.rows <= looked + 2, `${what}: ${after.rows - before.rows} rows`)
+      t.equal(after.attempts - before.attempts, 12, `${what}: every attempt is counted`)
+    }
+  },
+)
+
+t.test('C.2: a whole /64 of IPv6 addresses waits in one line', async (t) => {
+  const { services } = await aVictim()
+  const throttle = createThrottle({
+    attempts: createAuthRepository(services.database),
+    vault: createVault(SECRET_KEY),
+    limits: {
+      maxFailures: 2,
+      maxFailuresPerEmail: 20,
+      maxFailuresPerAddress: 200,
+      backoffSeconds: 30,
+      registrationsPerAddressAndHour: 20,
+    },
+    clock: systemClock,
+  })
+  let open = (): void => undefined
+  const opened = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  const work = async ({ succeed }: { succeed(): Promise<void> }) => {
+    await opened
+    await succeed()
+  }
+
+  const waiting = Array.from(
+    { length: 20 },
+    async (_, n) => await throttle.attempt(VICTIM, `2001:db8:0:9::${n}`, work),
+  )
+  const elsewhere = throttle.attempt(VICTIM, '2001:db8:0:a::1', work)
+  open()
+
+  const results = await Promise.allSettled(waiting)
+  const refused = results.filter((one) => one.status === 'rejected').map(({ reason }) => reason.code)
+  t.same(refused, Array(11).fill('sign_in_busy'), 'one at a time, and eight who wait')
+  await t.resolves(elsewhere)
 })
 
 t.test('C.2: registrations from one address have a limit within the hour', async (t) => {

@@ -510,9 +510,12 @@ t.test(
     t.equal((await sendForm(postern, TOKEN, form, basic(client))).statusCode, 200)
     t.ok(await postern.signIn('root@postern.test'))
     const { rows } = await postern.services.database.pool.query(
-      `select target_id, outcome, repeat_count from audit_events where action = 'client.refused'`,
+      `select target_id, details, repeat_count from audit_events where action = 'client.refused' order by id`,
     )
-    t.same(rows, [{ target_id: client.client_id, outcome: 'refused', repeat_count: 6 }])
+    t.same(rows, [
+      { target_id: client.client_id, details: { method: 'client_secret_basic' }, repeat_count: 3 },
+      { target_id: null, details: { reason: 'throttled' }, repeat_count: 3 },
+    ])
   },
 )
 

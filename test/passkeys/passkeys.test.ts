@@ -71,6 +71,13 @@ const growOld = async (userId: string) =>
     userId,
   ])
 
+async function anonymousRefusals(): Promise<number> {
+  const { rows } = await pool.query(
+    `select 1 from audit_events where action = 'sign_in.refused' and target_id is null`,
+  )
+  return rows.length
+}
+
 async function refusalsOf(userId: string, action: string): Promise<object[]> {
   const { rows } = await pool.query<{ details: object }>(
     'select details from audit_events where action = $1 and target_id = $2 order by id',
@@ -635,3 +642,24 @@ t.test(
     t.equal(await from('203.0.113.8'), 200)
   },
 )
+
+t.test('C.2: refused passkeys from one /64 share an audit row for each minute', async (t) => {
+  const device = authenticator()
+  await holder(device)
+  const refuse = async (n: number) => {
+    const { challenge_token, options } = await signInOptions()
+    const payload = { challenge_token, response: device.get(options, { rpId: 'evil.test' }) }
+    const remoteAddress = `2001:db8::${n.toString(16)}`
+    return (await app.inject({ method: 'POST', url: '/api/v1/auth/passkey/verify', remoteAddress, payload }))
+      .statusCode
+  }
+  for (let n = 1; n <= 25; n++) await refuse(n)
+  const rowsBefore = await anonymousRefusals()
+
+  const statuses = []
+  for (let n = 26; n <= 37; n++) statuses.push(await refuse(n))
+
+  t.same(statuses, Array(12).fill(429))
+  // A minute may end meanwhile.
+  t.ok((await anonymousRefusals()) - rowsBefore <= 2)
+})

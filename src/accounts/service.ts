@@ -200,6 +200,8 @@ export function createAccountsService(dependencies: Dependencies) {
       await accounts.upsertMember(accountId, user.id, tx)
       await users.updateUser(user, { accountId }, tx)
       if (user.accountId !== null) {
+        // What the primary role allows, it allows there from now on.
+        await roles.assertRecentFor(caller, user.primaryRole ? [user.primaryRole.id] : [], tx)
         await roles.movePrimaryAssignment(user.id, accountId, tx)
         await accounts.deleteMember(user.accountId, user.id, tx)
       }

@@ -45,7 +45,7 @@ export function apiKeysRoutes({ apiKeys }: Pick<Services, 'apiKeys'>): FastifyPl
     app.post(
       '/api-keys',
       {
-        config: { access: { permission: 'postern.api-keys:write' } },
+        config: { access: { permission: 'postern.api-keys:write' }, needsRecentAuthentication: true },
         schema: {
           operationId: 'createApiKey',
           tags: ['API keys'],
@@ -104,7 +104,11 @@ export function apiKeysRoutes({ apiKeys }: Pick<Services, 'apiKeys'>): FastifyPl
     app.post(
       '/api-keys/:api_key_id/rotate',
       {
-        config: { access: { permission: 'postern.api-keys:write' }, ignoresEnvironment: true },
+        config: {
+          access: { permission: 'postern.api-keys:write' },
+          ignoresEnvironment: true,
+          needsRecentAuthentication: true,
+        },
         schema: {
           operationId: 'rotateApiKey',
           tags: ['API keys'],

@@ -24,6 +24,8 @@ import {
 
 const READ = { access: { permission: 'postern.clients:read' } } as const
 const WRITE = { access: { permission: 'postern.clients:write' } } as const
+/** What a stolen token would make itself last with; taking away is open at once. */
+const GIVE = { ...WRITE, needsRecentAuthentication: true } as const
 
 /** Machines, and other programs, that get tokens of their own. */
 export function clientsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPluginAsyncTypebox {
@@ -48,7 +50,7 @@ export function clientsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPl
     app.post(
       '/clients',
       {
-        config: WRITE,
+        config: GIVE,
         schema: {
           operationId: 'createClient',
           tags: ['OAuth clients'],
@@ -91,7 +93,7 @@ export function clientsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPl
       app[method](
         '/clients/:client_id',
         {
-          config: WRITE,
+          config: GIVE,
           schema: {
             operationId: `${method}Client`,
             tags: ['OAuth clients'],
@@ -145,7 +147,7 @@ export function clientsRoutes({ modelOf }: Pick<Services, 'modelOf'>): FastifyPl
     app.post(
       '/clients/:client_id/secrets',
       {
-        config: WRITE,
+        config: GIVE,
         schema: {
           operationId: 'createClientSecret',
           tags: ['OAuth clients'],

@@ -68,7 +68,11 @@ export function keysRoutes({ keys }: Pick<Services, 'keys'>): FastifyPluginAsync
     app.post(
       '/keys/rotate',
       {
-        config: { access: { permission: 'postern.keys:rotate' }, ignoresEnvironment: true },
+        config: {
+          access: { permission: 'postern.keys:rotate' },
+          ignoresEnvironment: true,
+          needsRecentAuthentication: true,
+        },
         schema: {
           operationId: 'rotateSigningKeys',
           tags: ['Keys'],

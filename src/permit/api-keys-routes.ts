@@ -30,7 +30,9 @@ const open = (access: Access): FastifyContextConfig => ({
 const READ = open({ permission: 'postern.api-keys:read' })
 const WRITE = open({ permission: 'postern.api-keys:write' })
 /** Held by keys of full access at every level; the service says which of them, and which people, see a secret. */
-const SHOW = open({ permission: 'postern.policy:write' })
+const SHOW = { ...open({ permission: 'postern.policy:write' }), needsRecentAuthentication: true }
+/** What a stolen token of a person would make itself last with. */
+const GIVE = { ...WRITE, needsRecentAuthentication: true }
 
 type Dependencies = Pick<Services, 'apiKeys' | 'environments'>
 
@@ -73,7 +75,7 @@ export function apiKeysRoutes({ apiKeys, environments }: Dependencies): FastifyP
       return listed(items.map(presentApiKey), total, perPage)
     })
 
-    app.post('/', { config: WRITE, schema: { hide: true, body: CreateKeyBody } }, async (request, reply) => {
+    app.post('/', { config: GIVE, schema: { hide: true, body: CreateKeyBody } }, async (request, reply) => {
       const caller = callerOf(request)
       const { project, ...input } = newApiKey(request.body)
       const issued = await apiKeys.createKey(
@@ -106,7 +108,7 @@ export function apiKeysRoutes({ apiKeys, environments }: Dependencies): FastifyP
 
     app.post(
       '/:id/rotate-secret',
-      { config: WRITE, schema: { hide: true, params: KeyParams } },
+      { config: GIVE, schema: { hide: true, params: KeyParams } },
       async (request, reply) => {
         const { id } = await inForce(request, request.params.id)
         const issued = await apiKeys.rotateKey(callerOf(request), id)

@@ -2,7 +2,15 @@ import type { AuditRepository } from '../audit/repository.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx, transact } from '../db/client.ts'
 import { AppError, type FieldError, fail } from '../errors.ts'
 import { isUuid, newId } from '../ids.ts'
-import { APPLICATION_KEY, covers, coversPerson, holdsIn, type Reach, SUPER_ADMIN } from '../permissions.ts'
+import {
+  APPLICATION_KEY,
+  covers,
+  coversPerson,
+  holdsIn,
+  isBuiltinPermission,
+  type Reach,
+  SUPER_ADMIN,
+} from '../permissions.ts'
 import { lockPolicyVersion } from '../policy/versions.ts'
 import { type Caller, isMachine } from '../principal.ts'
 import { assertApplicationKey } from '../resources/keys.ts'
@@ -393,19 +401,23 @@ export function createRolesService({
 
     /**
      * Gives a user the one primary role: in every account if that is the role's reach, else in the home account.
-     * @throws AppError user_not_found, role_not_found, role_already_assigned, no_home_account, grant_exceeds_own
+     * @throws AppError user_not_found, role_not_found, role_already_assigned, no_home_account, grant_exceeds_own,
+     * reauthentication_required
      */
     async assignPrimary(caller: Caller, userId: string, roleId: string): Promise<AssignmentRow> {
       return await transact(db, async (tx) => {
         const user = (await users.lockUser(userId, tx)) ?? fail('user_not_found')
         if (await roles.findPrimaryAssignment(userId, tx)) throw new AppError('role_already_assigned')
-        return await this.assign(caller, user, roleId, undefined, true, tx)
+        const assigned = await this.assign(caller, user, roleId, undefined, true, tx)
+        await this.assertRecentFor(caller, [roleId], tx)
+        return assigned
       })
     },
 
     /**
      * Replaces the primary role; both the old and the new must be within the caller's own.
-     * @throws AppError user_not_found, role_not_found, role_not_assigned, last_super_admin, grant_exceeds_own
+     * @throws AppError user_not_found, role_not_found, role_not_assigned, last_super_admin, grant_exceeds_own,
+     * reauthentication_required
      */
     async changePrimary(caller: Caller, userId: string, roleId: string): Promise<AssignmentRow> {
       return await transact(db, async (tx) => {
@@ -415,17 +427,22 @@ export function createRolesService({
         await this.unassign(caller, current, user.accountId, tx)
         const assigned = await this.assign(caller, user, roleId, undefined, true, tx)
         await this.assertSuperAdminStays(tx, [current.role.key])
+        await this.assertRecentFor(caller, [current.role.id, roleId], tx)
         return assigned
       })
     },
 
-    /** Takes the primary role away. @throws AppError user_not_found, role_not_assigned, last_super_admin, grant_exceeds_own */
+    /**
+     * Takes the primary role away.
+     * @throws AppError user_not_found, role_not_assigned, last_super_admin, grant_exceeds_own, reauthentication_required
+     */
     async removePrimary(caller: Caller, userId: string): Promise<void> {
       await transact(db, async (tx) => {
         const user = (await users.lockUser(userId, tx)) ?? fail('user_not_found')
         const current = (await roles.findPrimaryAssignment(userId, tx)) ?? fail('role_not_assigned')
         await this.unassign(caller, current, user.accountId, tx)
         await this.assertSuperAdminStays(tx, [current.role.key])
+        await this.assertRecentFor(caller, [current.role.id], tx)
       })
     },
 
@@ -433,7 +450,7 @@ export function createRolesService({
      * Gives a user a further role, in `accountId` (null: in every account; undefined: by the role's reach), or on an
      * instance, and then in its account. A role on an instance is in no token, so giving one ends none.
      * @throws AppError user_not_found, role_not_found, account_not_found, instance_not_found, role_already_assigned,
-     *   grant_exceeds_own, validation_failed
+     *   grant_exceeds_own, validation_failed, reauthentication_required
      */
     async assignFurther(
       caller: Caller,
@@ -444,18 +461,34 @@ export function createRolesService({
     ): Promise<AssignmentRow> {
       return await transact(db, async (tx) => {
         const user = (await users.lockUser(userId, tx)) ?? fail('user_not_found')
-        return await this.assign(caller, user, roleId, accountId, false, tx, terms)
+        const assigned = await this.assign(caller, user, roleId, accountId, false, tx, terms)
+        await this.assertRecentFor(caller, [roleId], tx)
+        return assigned
       })
     },
 
-    /** @throws AppError user_not_found, assignment_not_found, last_super_admin, grant_exceeds_own */
+    /** @throws AppError user_not_found, assignment_not_found, last_super_admin, grant_exceeds_own, reauthentication_required */
     async removeAssignment(caller: Caller, userId: string, assignmentId: string): Promise<void> {
       await transact(db, async (tx) => {
         const user = (await users.lockUser(userId, tx)) ?? fail('user_not_found')
         const held = (await roles.findAssignment(userId, assignmentId, tx)) ?? fail('assignment_not_found')
         await this.unassign(caller, held, user.accountId, tx)
         await this.assertSuperAdminStays(tx, [held.role.key])
+        await this.assertRecentFor(caller, [held.role.id], tx)
       })
+    },
+
+    /**
+     * For people who give or take permissions of this service: a stolen token must not make itself last by giving them
+     * to somebody else. Roles without such permissions ask for nothing.
+     * @throws AppError reauthentication_required
+     */
+    async assertRecentFor(caller: Caller, roleIds: readonly string[], tx: Tx): Promise<void> {
+      for (const id of roleIds) {
+        const role = await roles.findRole(id, tx)
+        if (role?.effectivePermissions.some(isBuiltinPermission))
+          return await assertRecentAuthentication(caller, tx)
+      }
     },
 
     /** Writes one assignment under the rules of granting. The user's row must be locked. */

@@ -48,6 +48,7 @@ export function webhooksRoutes({
   })
   const read = { access: toOne(READ) }
   const write = { access: toOne(WRITE) }
+  const change = { ...write, needsRecentAuthentication: true }
   /** Those who may not read everywhere see what is for the account of their token. */
   const visibleAccount = ({ principal, query }: FastifyRequest): string | undefined => {
     const { account_id } = query as { account_id?: string }
@@ -90,6 +91,7 @@ export function webhooksRoutes({
               [(body as { account_id?: string | null }).account_id?.toLowerCase() ?? []].flat(),
             otherwise: 'account_not_found',
           },
+          needsRecentAuthentication: true,
         },
         schema: {
           operationId: 'createWebhook',
@@ -136,7 +138,7 @@ export function webhooksRoutes({
     app.patch(
       '/webhooks/:webhook_id',
       {
-        config: write,
+        config: change,
         schema: {
           operationId: 'updateWebhook',
           tags: ['Webhooks'],
@@ -181,7 +183,7 @@ export function webhooksRoutes({
     app.post(
       '/webhooks/:webhook_id/rotate-secret',
       {
-        config: write,
+        config: change,
         schema: {
           operationId: 'rotateWebhookSecret',
           tags: ['Webhooks'],

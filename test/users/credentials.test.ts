@@ -143,6 +143,70 @@ t.test('ASVS 7.5.1: who has authenticated long ago does not change what lets oth
     t.match((await call()).statusCode.toString(), /^20[04]$/, String(index))
 })
 
+t.test('ASVS 7.5.3: a token stolen from an administrator does not make itself last', async (t) => {
+  const admin = await person('SUPER_ADMIN')
+  const [accomplice, holder] = [await person(), await person('ACCOUNT_ADMIN', { accountId: await account() })]
+  const [client, key, elsewhere] = [await aClient(postern), await anApiKey(postern), await account()]
+  const webhook = { url: 'https://hooks.postern.test/', events: ['user.created'] }
+  const { id: hook } = (await root.post('/api/v1/webhooks', webhook)).json<{ id: string }>()
+  const [own, ofHolder] = [`/api/v1/users/${accomplice.id}`, `/api/v1/user-roles/${holder.id}`]
+  const [administrator, guest] = [await roleId('ADMIN'), await roleId('GUEST')]
+  const further = { role_id: await roleId('ACCOUNT_ADMIN'), account_id: elsewhere }
+  const held = (await root.post(`/api/v1/users/${holder.id}/roles`, further)).json<{ id: string }>()
+  const guarded = [
+    () => admin.client.post('/api/v1/user-roles', { user_id: accomplice.id, role_id: administrator }),
+    () => admin.client.post(`${own}/roles`, further),
+    () => admin.client.delete(`/api/v1/users/${holder.id}/roles/${held.id}`),
+    () => admin.client.put(ofHolder, { role_id: administrator }),
+    () => admin.client.patch(ofHolder, { role_id: guest }),
+    () => admin.client.post('/api/v1/clients', { name: 'stolen' }),
+    () => admin.client.put(`/api/v1/clients/${client.client_id}`, { name: 'stolen' }),
+    () => admin.client.patch(`/api/v1/clients/${client.client_id}`, { scopes: ['post:read'] }),
+    () => admin.client.post(`/api/v1/clients/${client.client_id}/secrets`, {}),
+    () => admin.client.post('/api/v1/api-keys', { name: 'stolen', access: 'full' }),
+    () => admin.client.post(`/api/v1/api-keys/${key.id}/rotate`),
+    () => admin.client.post('/v2/api-key', { object_type: 'org', access_level: 'admin', name: 'stolen' }),
+    () => admin.client.post(`/v2/api-key/${key.id}/rotate-secret`),
+    () => admin.client.get('/v2/api-key/default/default'),
+    () => admin.client.post('/api/v1/webhooks', webhook),
+    () => admin.client.patch(`/api/v1/webhooks/${hook}`, { url: 'https://elsewhere.postern.test/' }),
+    () => admin.client.post(`/api/v1/webhooks/${hook}/rotate-secret`),
+    () => admin.client.post('/api/v1/keys/rotate'),
+  ]
+  // Whose role moves along with them would administer the account that they come to.
+  const mover = await person('ACCOUNT_ADMIN', { accountId: await account() })
+  guarded.push(() => admin.client.post(`/api/v1/accounts/${elsewhere}/users`, { user_id: mover.id }))
+  guarded.push(() => admin.client.delete(`/api/v1/user-roles/${mover.id}`))
+  await letSessionsAge(postern, admin.id, 601)
+  const rowsBefore = await changesBy(admin.id)
+
+  for (const call of guarded) {
+    const { statusCode, body } = await call()
+    t.equal(statusCode, 401, `${call}: ${body}`)
+    t.match(body, /problems\/reauthentication_required/, String(call))
+  }
+  t.equal(await changesBy(admin.id), rowsBefore, 'nothing has changed')
+  const harmless = { user_id: (await person()).id, role_id: guest }
+  t.equal((await admin.client.post('/api/v1/user-roles', harmless)).statusCode, 201, 'no permissions of ours')
+  t.equal((await admin.client.delete(`/api/v1/api-keys/${key.id}`)).statusCode, 204, 'taking away is open')
+
+  await admin.client.post('/api/v1/auth/step-up', { password: PASSWORD })
+
+  for (const call of guarded) {
+    const { statusCode, body } = await call()
+    t.ok([200, 201, 204, 404, 409].includes(statusCode), `${call}: ${statusCode} ${body}`)
+  }
+})
+
+/** Successful changes by somebody. */
+async function changesBy(userId: string): Promise<number> {
+  const { rows } = await services.database.pool.query(
+    `select 1 from audit_events where actor_id = $1 and outcome = 'success'`,
+    [userId],
+  )
+  return rows.length
+}
+
 t.test('machines are not asked to authenticate again', async (t) => {
   const key = await anApiKey(postern)
   const path = `/api/v1/accounts/${await account()}`

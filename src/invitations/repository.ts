@@ -172,17 +172,17 @@ export function createInvitationsRepository({ db }: Database, environmentId = DE
       }
     },
 
-    /** Gives it another token and its whole time again; the token before opens nothing any more. */
+    /** Gives it its whole time again. With another token, the one before opens nothing any more. */
     async renewInvitation(
       id: string,
-      renewal: Pick<NewInvitation, 'tokenHash' | 'inviter' | 'secondsToLive'>,
+      renewal: Pick<NewInvitation, 'inviter' | 'secondsToLive'> & { tokenHash?: string },
       tx: Tx,
     ): Promise<void> {
       const { tokenHash, inviter, secondsToLive } = renewal
       await tx
         .update(accountInvitations)
         .set({
-          tokenHash,
+          ...(tokenHash !== undefined && { tokenHash }),
           invitedByType: inviter.type,
           invitedById: inviter.id,
           expiresAt: sql`now() + ${secondsToLive}::int * interval '1 second'`,

@@ -233,11 +233,14 @@ export function createInvitationsService(dependencies: Dependencies) {
     /**
      * Invites by mail; the answer is the same for addresses that are known here and that are not.
      * @throws AppError account_not_found, role_not_found, grant_exceeds_own, invitation_exists, limit_reached,
-     * too_many_requests, mail_not_configured
+     * too_many_requests, mail_not_configured, reauthentication_required
      */
     async invite(caller: Caller, accountId: string, email: string, roleId: string): Promise<InvitationRow> {
       const address = email.trim()
-      await transact(db, async (tx) => await assertMayGive(caller, roleId, accountId, tx))
+      await transact(db, async (tx) => {
+        await assertMayGive(caller, roleId, accountId, tx)
+        await roles.assertRecentFor(caller, [roleId], tx)
+      })
       const isWelcome = await countMail(accountId, address)
       const token = newToken()
       return await transact(db, async (tx) => {
@@ -272,19 +275,23 @@ export function createInvitationsService(dependencies: Dependencies) {
      * @throws AppError invitation_not_found, invitation_is_closed, and what `invite` throws
      */
     async resend(caller: Caller, accountId: string, id: string): Promise<InvitationRow> {
-      const { email } = await this.getInvitation(accountId, id)
+      const { email, role } = await this.getInvitation(accountId, id)
+      await transact(db, async (tx) => await roles.assertRecentFor(caller, [role.id], tx))
       const isWelcome = await countMail(accountId, email)
       const token = newToken()
       return await transact(db, async (tx) => {
         const invitation = await lockOpen(accountId, id, tx)
         await assertMayGive(caller, invitation.role.id, accountId, tx)
-        // The link before stays good where none would follow it.
-        if (!isWelcome) return invitation
-        const inviter = inviterOf(caller)
-        await invitations.renewInvitation(id, { tokenHash: hashOf(token), inviter, secondsToLive }, tx)
+        // The link before stays good where none follows it. Whoever invites cannot tell: the rest is done alike.
+        const renewal = {
+          inviter: inviterOf(caller),
+          secondsToLive,
+          ...(isWelcome && { tokenHash: hashOf(token) }),
+        }
+        await invitations.renewInvitation(id, renewal, tx)
         await record('invitation.resent', caller, invitation, tx)
         const renewed = (await invitations.findInvitation(accountId, id, tx)) ?? fail('invitation_not_found')
-        await mailInvitation(renewed, token, tx)
+        if (isWelcome) await mailInvitation(renewed, token, tx)
         return renewed
       })
     },

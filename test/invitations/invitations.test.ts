@@ -3,6 +3,7 @@ import { SYSTEM } from '../../src/principal.ts'
 import { anApiKey, anEnvironment, inEnvironment } from '../helpers/api-keys.ts'
 import { buildTestApp, type Client, type Person } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
+import { letSessionsAge } from '../helpers/factors.ts'
 import { matchEach } from '../helpers/matching.ts'
 import { mailServer, tokenIn } from '../helpers/smtp.ts'
 
@@ -235,6 +236,23 @@ t.test('nobody invites with a role beyond their own, nor to another account', as
   t.equal(codeOf(await root.get(url, inEnvironment(environment.name))), 'account_not_found')
 })
 
+t.test('ASVS 7.5.3: who invites an administrator has authenticated recently', async (t) => {
+  const { admin, roleId, url } = await scene()
+  const ours = await postern.roleId('ACCOUNT_ADMIN')
+  const { invitation, token } = await invite(admin.client, url, newEmail(), ours)
+  await letSessionsAge(postern, admin.id, 601)
+  const email = newEmail()
+
+  const refused = await admin.client.post(url, { email, role_id: ours })
+  const resent = await admin.client.post(`${url}/${invitation.id}/resend`)
+  const harmless = await admin.client.post(url, { email, role_id: roleId })
+
+  t.equal(codeOf(refused), 'reauthentication_required')
+  t.equal(codeOf(resent), 'reauthentication_required')
+  t.equal(harmless.statusCode, 201, 'a role of the application; and the first one has left nothing')
+  t.equal((await accept(token)).statusCode, 200, 'what was given in time is taken whenever it pleases')
+})
+
 t.test('ASVS 8.2.2: invitations to another account are not there', async (t) => {
   const { admin, roleId, url } = await scene()
   const other = await scene()
@@ -303,7 +321,17 @@ t.test('an account is no way to send mail to strangers', async (t) => {
   const { invitation: open, token } = await invite(admin.client, url, newEmail(), roleId)
   const mails = async () => await services.throttle.isWithin('invitation', `email|${open.email}`, 100, 86_400)
   await Promise.all(Array.from({ length: 100 }, mails))
-  t.equal((await admin.client.post(`${url}/${open.id}/resend`)).statusCode, 200)
+  await pool.query(`update account_invitations set expires_at = now() - interval '1 day' where id = $1`, [
+    open.id,
+  ])
+  const unsent = await admin.client.post(`${url}/${open.id}/resend`)
+  t.equal(unsent.statusCode, 200)
+  t.match(unsent.json(), { status: 'pending' }, 'nobody learns what others have sent there')
+  const { rows } = await pool.query(
+    `select 1 from audit_events where action = 'invitation.resent' and target_id = $1`,
+    [open.id],
+  )
+  t.equal(rows.length, 1)
   t.equal(
     (await accept(token)).statusCode,
     200,

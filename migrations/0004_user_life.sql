@@ -286,4 +286,35 @@ BEGIN
 END $$;--> statement-breakpoint
 INSERT INTO "schema_compatibility" ("version", "min_code") VALUES (5, 2);--> statement-breakpoint
 -- Members of an account in the order in which they joined, as Permit's API lists them.
-CREATE INDEX "account_members_joined_idx" ON "account_members" USING btree ("account_id","created_at","user_id");
+CREATE INDEX "account_members_joined_idx" ON "account_members" USING btree ("account_id","created_at","user_id");--> statement-breakpoint
+CREATE INDEX "accounts_gone_key_idx" ON "accounts" USING btree ("environment_id","key") WHERE deleted_at is not null;--> statement-breakpoint
+CREATE TABLE "gone_roles" (
+	"environment_id" uuid NOT NULL,
+	"name" text NOT NULL,
+	CONSTRAINT "gone_roles_pkey" PRIMARY KEY("environment_id","name")
+);
+--> statement-breakpoint
+ALTER TABLE "gone_roles" ADD CONSTRAINT "gone_roles_environment_id_environments_id_fk" FOREIGN KEY ("environment_id") REFERENCES "public"."environments"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
+-- The name of a role is remembered when it goes, so that what was taken over to Permit under it can be taken away there.
+-- Of an environment that goes itself nothing is.
+CREATE FUNCTION "role_gone"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO "gone_roles" ("environment_id", "name")
+    SELECT e."id", concat_ws('#', t."key", OLD."key") FROM "environments" e
+    LEFT JOIN "resources" t ON t."id" = OLD."resource_id"
+    WHERE e."id" = OLD."environment_id" AND (OLD."resource_id" IS NULL OR t."id" IS NOT NULL)
+    ON CONFLICT DO NOTHING;
+  RETURN NULL;
+END $$;--> statement-breakpoint
+CREATE TRIGGER "roles_gone" AFTER DELETE ON "roles" FOR EACH ROW WHEN (NOT OLD."is_builtin") EXECUTE FUNCTION "role_gone"();--> statement-breakpoint
+-- A resource takes its roles along, which then no longer know what it was called.
+CREATE FUNCTION "resource_gone"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO "gone_roles" ("environment_id", "name")
+    SELECT e."id", concat_ws('#', OLD."key", r."key") FROM "environments" e
+    JOIN "roles" r ON r."environment_id" = e."id" AND r."resource_id" = OLD."id"
+    WHERE e."id" = OLD."environment_id" ORDER BY r."key"
+    ON CONFLICT DO NOTHING;
+  RETURN OLD;
+END $$;--> statement-breakpoint
+CREATE TRIGGER "resources_gone" BEFORE DELETE ON "resources" FOR EACH ROW WHEN (NOT OLD."is_builtin") EXECUTE FUNCTION "resource_gone"();

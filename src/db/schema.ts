@@ -145,6 +145,7 @@ export const accounts = pgTable(
   (t) => [
     unique('accounts_environment_id_id_key').on(t.environmentId, t.id),
     uniqueIndex('accounts_key_key').on(t.environmentId, t.key).where(sql`deleted_at is null`),
+    index('accounts_gone_key_idx').on(t.environmentId, t.key).where(sql`deleted_at is not null`),
     index('accounts_list_idx').on(t.environmentId, t.id).where(sql`deleted_at is null`),
     index('accounts_name_idx').on(t.environmentId, t.name, t.id).where(sql`deleted_at is null`),
     index('accounts_updated_at_idx').on(t.environmentId, t.updatedAt, t.id).where(sql`deleted_at is null`),
@@ -451,6 +452,18 @@ export const roles = pgTable(
       foreignColumns: [resources.environmentId, resources.id],
     }).onDelete('cascade'),
   ],
+)
+
+/** Names of application roles that were deleted (`role`, `resource#role`), written by triggers: see the mirror to Permit. */
+export const goneRoles = pgTable(
+  'gone_roles',
+  {
+    environmentId: uuid()
+      .notNull()
+      .references(() => environments.id, { onDelete: 'cascade' }),
+    name: text().notNull(),
+  },
+  (t) => [primaryKey({ name: 'gone_roles_pkey', columns: [t.environmentId, t.name] })],
 )
 
 export const rolePermissions = pgTable(

@@ -38,7 +38,7 @@ export type MirrorRepository = ReturnType<typeof createMirrorRepository>
 /** The statements of what waits to be mirrored to Permit, of one environment. */
 export function createMirrorRepository(
   { db }: Database,
-  jobs: Pick<JobsRepository, 'add' | 'states'>,
+  jobs: Pick<JobsRepository, 'add' | 'states' | 'isInstalled'>,
   environmentId: string,
 ) {
   return {
@@ -100,7 +100,7 @@ export function createMirrorRepository(
           where x.deleted_at is not null
         union select ref from asked a join ${table} x on x.environment_id = ${environmentId} and x.id = a.id
           where x.deleted_at is not null
-        union select ref from asked a join graphile_worker.jobs j on j.key = a.job`)
+        ${(await jobs.isInstalled()) ? sql`union select ref from asked a join graphile_worker.jobs j on j.key = a.job` : sql``}`)
       return rows.map(({ ref }) => ref)
     },
 
@@ -142,11 +142,12 @@ export function createMirrorRepository(
       }))
     },
 
-    /** The application's roles: `role`, and `resource#role` for one held on instances. */
+    /** The application's roles, those that were deleted too: `role`, and `resource#role` for one held on instances. */
     async listRoleNames(): Promise<string[]> {
       const { rows } = await db.execute<{ name: string }>(sql`
         select coalesce(t.key || '#', '') || r.key as name from roles r left join resources t on t.id = r.resource_id
-        where r.environment_id = ${environmentId} and not r.is_builtin`)
+        where r.environment_id = ${environmentId} and not r.is_builtin
+        union select name from gone_roles where environment_id = ${environmentId}`)
       return rows.map(({ name }) => name)
     },
 

@@ -19,7 +19,7 @@ const LONGEST_JOB_MS = 60_000
 
 /**
  * Makes Permit equal to what is stored now. Nothing is taken from the job but a name, so that jobs may be repeated,
- * left out or mixed up. Roles that only Permit knows are left as they are.
+ * left out or mixed up. Roles that only Permit has ever known are left as they are.
  */
 export function createMirrorToPermit({ jobs, mirror, scope }: Dependencies) {
   async function mirrorEverything(): Promise<void> {
@@ -68,13 +68,22 @@ export function createMirrorToPermit({ jobs, mirror, scope }: Dependencies) {
     if (Number.isFinite(nextEnd)) await jobs.enqueueAt(new Date(nextEnd), user.id)
   }
 
-  /** Somebody else may have the key by now, and a job of their own. */
+  /**
+   * Somebody else may have the key by now, and a job of their own; who got it meanwhile and may have been removed with
+   * it is looked at again.
+   */
   async function removeUser(key: string): Promise<void> {
-    if (!(await jobs.findUser(key))?.isActive) await mirror.deleteUser(key)
+    const isTaken = async (): Promise<boolean> => (await jobs.findUser(key))?.isActive === true
+    if (await isTaken()) return
+    await mirror.deleteUser(key)
+    if (await isTaken()) await jobs.enqueue([{ kind: 'user', ref: key }])
   }
 
   async function removeAccount(key: string): Promise<void> {
-    if ((await jobs.findAccount(key))?.isDeleted !== false) await mirror.deleteTenant(key)
+    const isTaken = async (): Promise<boolean> => (await jobs.findAccount(key))?.isDeleted === false
+    if (await isTaken()) return
+    await mirror.deleteTenant(key)
+    if (await isTaken()) await jobs.enqueue([{ kind: 'account', ref: key }])
   }
 
   /** Permit may not know the account yet, whose own job can be later. */

@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { DEFAULT_ENVIRONMENT, transact } from '../../src/db/client.ts'
+import { createMirrorToPermit } from '../../src/jobs/mirror-to-permit.ts'
 import { BUILTIN_RESOURCES, BUILTIN_ROLES } from '../../src/permissions.ts'
 import {
   builtinRoleInPermit,
@@ -14,12 +15,13 @@ import { SYSTEM } from '../../src/principal.ts'
 import { buildTestApp, type TestApp } from '../helpers/app.ts'
 import { PASSWORD } from '../helpers/config.ts'
 import { matchEach } from '../helpers/matching.ts'
+import { pythonClient } from '../helpers/permit.ts'
 import { eventually } from '../helpers/processes.ts'
 import { may } from '../policy/adapter-contract.ts'
 import { newEnvironment, storeFacts, storePolicy } from '../policy/loading.ts'
 import { buildPermit, buildUserOf, type PermitDouble } from '../policy/permit-double.ts'
 
-const ENV = { POLICY_ENGINE: 'permit', PERMIT_BREAKER_FAILURES: '1000' }
+const ENV = { POLICY_ENGINE: 'permit', PERMIT_BREAKER_FAILURES: '1000', PERMIT_TIMEOUT_MS: '20000' }
 
 async function buildPair(t: Test, env: NodeJS.ProcessEnv = ENV) {
   const permit = await buildPermit(t)
@@ -211,6 +213,95 @@ t.test('roles that only Permit knows are left alone, others are made equal', asy
   await postern.settled()
 
   t.same((await theirs.roles.listAssignments(id)).map(({ role }) => role.key).sort(), ['reader', 'theirs'])
+})
+
+t.test('what somebody held by a role is taken away when the role goes', async (t) => {
+  const { permit, postern, services, create, give, permitAllows } = await buildPair(t)
+  const { roles } = services
+  const { resources } = services.modelOf(DEFAULT_ENVIRONMENT)
+  const ids = new Map<string, string>()
+  for (const key of ['anna', 'bert', 'cyd']) ids.set(key, await create(key))
+  const idOf = (key: string) => ids.get(key) ?? ''
+  await postern.settled()
+  for (const { services } of [permit.postern, postern]) {
+    const account = (await services.accounts.findByKeyOrId('north'))?.id ?? ''
+    const instance = { resource: 'document', key: 'plan', account }
+    await services.modelOf(DEFAULT_ENVIRONMENT).instances.createInstance(SYSTEM, instance)
+  }
+  await give(idOf('anna'), 'editor')
+  const ofBert = await give(idOf('bert'), 'reader')
+  const document = (await resources.resolveResource('document')).id
+  const author = (await roles.findRoleByKey('author', undefined, document))?.id ?? ''
+  await roles.assignFurther(SYSTEM, idOf('cyd'), author, undefined, { instance: 'document:plan' })
+  await postern.settled()
+  const signs = async () => {
+    const question = { ...may('cyd', 'sign'), resource: { type: 'document', key: 'plan', tenant: 'north' } }
+    return (await permit.postern.services.modelOf(DEFAULT_ENVIRONMENT).decisions.check(question)).allowed
+  }
+  t.same([await permitAllows('anna', 'write'), await permitAllows('bert'), await signs()], [true, true, true])
+
+  const client = await pythonClient(postern)
+  const remove = async (path: string) =>
+    t.equal((await client.delete(`/v2/schema/default/default/${path}`)).statusCode, 204)
+  await remove('roles/editor')
+  await postern.settled()
+  t.equal(await permitAllows('anna', 'write'), false, 'the role takes the assignment along')
+
+  permit.set('cut')
+  await roles.removeAssignment(SYSTEM, idOf('bert'), ofBert)
+  await postern.services.jobs.runDue()
+  await remove('roles/reader')
+  await roles.createRole(SYSTEM, { name: 'reader' })
+  await remove('roles/reader')
+  permit.set('open')
+  await waitIsOver(postern)
+  await postern.settled()
+  t.equal(await permitAllows('bert'), false, 'also one of which the removal waited')
+
+  await remove('resources/document')
+  await postern.settled()
+  t.equal(await signs(), false, 'also one that went with its resource')
+
+  const { rows } = await services.database.pool.query('select name from gone_roles order by name')
+  t.same(rows, [{ name: 'document#author' }, { name: 'editor' }, { name: 'reader' }])
+})
+
+t.test('who gets a key while it is taken out of Permit is there in the end', async (t) => {
+  const { permit, postern, services, create, give, permitAllows } = await buildPair(t)
+  const { adapter, jobs } = postern.permit
+  const anna = await create('anna')
+  const open = async () => (await services.accounts.createAccount(SYSTEM, { name: 'south', key: 'south' })).id
+  const south = await open()
+  await postern.settled()
+  const theirs = async () => (await permit.postern.services.accounts.findByKeyOrId('south')) !== undefined
+  await services.users.deleteUser(SYSTEM, anna, undefined)
+  await services.accounts.deleteAccount(SYSTEM, south, undefined)
+
+  /** The jobs of who is gone are late: whoever comes after them is mirrored before Permit hears of it. */
+  const { run } = createMirrorToPermit({
+    jobs,
+    mirror: {
+      ...adapter,
+      async deleteUser(key) {
+        await give(await create('anna'), 'reader')
+        await postern.settled()
+        t.equal(await permitAllows('anna'), true)
+        await adapter.deleteUser(key)
+      },
+      async deleteTenant(key) {
+        await open()
+        await postern.settled()
+        t.equal(await theirs(), true)
+        await adapter.deleteTenant(key)
+      },
+    },
+    scope: { application: true, builtin: false },
+  })
+  await run({ kind: 'user', ref: anna })
+  await run({ kind: 'account', ref: south })
+  await postern.settled()
+
+  t.same([await permitAllows('anna'), await theirs()], [true, true])
 })
 
 t.test('a change made while a job runs is not put off until a role ends', async (t) => {

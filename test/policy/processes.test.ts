@@ -8,7 +8,7 @@ import { isInTime } from './in-time.ts'
 import { storeFacts, storePolicy } from './loading.ts'
 
 const HEADER = 'x-postern-consistency'
-const PEOPLE = Array.from({ length: 400 }, (_, n) => `person-${n}`)
+const PEOPLE = Array.from({ length: 410 }, (_, n) => `person-${n}`)
 
 type Answer = { status: number; body: unknown; token: string }
 
@@ -85,8 +85,23 @@ t.test('two processes on one database', async (t) => {
     }
   })
 
+  await t.test('what is written is heard of, and not only found by asking once a second', async (t) => {
+    const waiting = PEOPLE.slice(400)
+    const isOver = async (): Promise<boolean> => {
+      const [user] = waiting
+      if (user === undefined) return true
+      if ((await readers(second, [user])).length === 0) return false
+      waiting.shift()
+      if (waiting[0] !== undefined) await assign(first, waiting[0])
+      return waiting.length === 0
+    }
+    await assign(first, waiting[0] ?? '')
+
+    t.ok(await isInTime(isOver), `of ten, ${waiting.length} were not seen`)
+  })
+
   await t.test('one that is killed while it writes loses nothing that it has answered', async (t) => {
-    const waiting = PEOPLE.slice(20)
+    const waiting = PEOPLE.slice(20, 400)
     const answered: string[] = []
     let newest = ''
     const versionOf = (token: string): number => Number(token.split('.')[1])

@@ -34,8 +34,11 @@ export function createCircuitBreaker({ failures, openMs, now }: Options) {
     /** Milliseconds until a call may be tried; 0 when one may be now. */
     waitMs: (): number => (openedAt === undefined ? 0 : Math.max(0, openedAt + openMs - now())),
 
-    /** @throws CircuitOpenError, or whatever `call` throws */
-    async run<T>(call: () => Promise<T>): Promise<T> {
+    /**
+     * What `call` gives. `tells`: whether that says that what was called is well; else it is no sign of anything.
+     * @throws CircuitOpenError, or whatever `call` throws
+     */
+    async run<T>(call: () => Promise<T>, tells: (result: T) => boolean = () => true): Promise<T> {
       const probes = openedAt !== undefined
       if (probes) {
         if (state() === 'open' || isTrying) throw new CircuitOpenError('left alone after failures')
@@ -44,7 +47,7 @@ export function createCircuitBreaker({ failures, openMs, now }: Options) {
       try {
         const result = await call()
         // Of calls that began before it opened, only failures count: they say nothing about now.
-        if (probes || openedAt === undefined) {
+        if (tells(result) && (probes || openedAt === undefined)) {
           failed = 0
           openedAt = undefined
         }

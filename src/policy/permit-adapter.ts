@@ -1,4 +1,5 @@
 import type { Permit } from 'permitio'
+import { isUnavailable } from '../db/errors.ts'
 import { AppError } from '../errors.ts'
 import type { MirroredAssignment, PolicyAdapter, PolicyMirror } from './adapter.ts'
 import type { DecisionOptions } from './decisions.ts'
@@ -25,8 +26,15 @@ type Dependencies = {
 /** How many questions are sent at once, and how large they may be together; more go in several calls. */
 const MOST_IN_BULK = 500
 const LARGEST_BULK_BYTES = 512 * 1024
+/** So many of these calls are under way for one list; when one fails, the rest is not asked. */
+const BULKS_AT_ONCE = 4
+/** A list that is larger than this, with what its questions share counted for each, is not sent. */
+const LARGEST_LIST_BYTES = 8 * 1024 * 1024
+/** What the name of a bag takes beside it: `,"attributes":`. */
+const BYTES_OF_A_NAME = 14
 const PAGE = 100
 
+const NO_NAMES: ReadonlySet<string> = new Set()
 const REFUSED = { allowed: false, source: undefined } as const
 
 /**
@@ -76,7 +84,14 @@ export function createPermitAdapter({
 
   async function gone(kind: 'user' | 'account', refs: readonly string[]): Promise<ReadonlySet<string>> {
     const names = [...new Set(refs.filter(isPossibleName))]
-    return new Set(names.length === 0 ? [] : await listGone(kind, names))
+    if (names.length === 0) return NO_NAMES
+    try {
+      return new Set(await listGone(kind, names))
+    } catch (error) {
+      if (error instanceof Error && isUnavailable(error))
+        throw new AppError('policy_unavailable', { cause: error, retryAfterSeconds: 1 })
+      throw error
+    }
   }
 
   async function askAll(questions: readonly Question[]): Promise<boolean[]> {
@@ -105,12 +120,15 @@ export function createPermitAdapter({
     async checkMany(questions, options = {}) {
       const prepared = await prepare(questions, options)
       const answers = new Map<number, boolean>()
-      await Promise.all(
-        bulksOf(prepared).map(async (bulk) => {
-          const allowed = await askAll(bulk.map(({ question }) => question))
-          for (const [index, { place }] of bulk.entries()) answers.set(place, allowed[index] === true)
-        }),
-      )
+      const bulks = bulksOf(prepared)
+      for (let start = 0; start < bulks.length; start += BULKS_AT_ONCE) {
+        await Promise.all(
+          bulks.slice(start, start + BULKS_AT_ONCE).map(async (bulk) => {
+            const allowed = await askAll(bulk.map(({ question }) => question))
+            for (const [index, { place }] of bulk.entries()) answers.set(place, allowed[index] === true)
+          }),
+        )
+      }
       return prepared.map((asked, place) =>
         'refusal' in asked ? { ...REFUSED, refusal: asked.refusal } : decisionOf(answers.get(place) === true),
       )
@@ -206,36 +224,66 @@ const decisionOf = (allowed: boolean): Decision => ({ allowed, source: undefined
 const withNulls = <T extends object>(body: T, fields: Readonly<Record<string, string | null>>): T =>
   Object.assign(body, fields)
 
-/** What is to be asked, in groups that one call can take: the SDK has one context for all of them. */
-function bulksOf(
-  prepared: readonly (Question | { refusal: Refusal })[],
-): { question: Question; place: number }[][] {
-  const byContext = new Map<string, { question: Question; place: number }[]>()
+const NO_CONTEXT: Attributes = Object.freeze({})
+
+/** A question of a list, and how many bytes it takes when it is sent. */
+type Sized = { question: Question; place: number; bytes: number }
+
+/**
+ * What is to be asked, in groups that one call can take: the SDK has one context for all of them, and sends it with
+ * each question.
+ * @throws AppError payload_too_large
+ */
+function bulksOf(prepared: readonly (Question | { refusal: Refusal })[]): Sized[][] {
+  const textOf = createTexts()
+  const byContext = new Map<string, Sized[]>()
+  let total = 0
   for (const [place, question] of prepared.entries()) {
     if ('refusal' in question) continue
-    const context = JSON.stringify(question.context ?? {})
+    const context = textOf(question.context ?? NO_CONTEXT)
+    const bytes = bytesOf(question, textOf)
+    total += bytes
+    if (total > LARGEST_LIST_BYTES)
+      throw new AppError('payload_too_large', { detail: 'The questions are too large for Permit together' })
     const group = byContext.get(context) ?? []
     byContext.set(context, group)
-    group.push({ question, place })
+    group.push({ question, place, bytes })
   }
   return [...byContext.values()].flatMap(inParts)
 }
 
-/** The SDK sends the context with each question. */
-function inParts<T extends { question: Question }>(group: readonly T[]): T[][] {
-  const parts: T[][] = []
-  let part: T[] = []
-  let bytes = 0
+/** Bags as JSON, each once however many questions share it. */
+function createTexts(): (bag: Attributes) => string {
+  const known = new Map<Attributes, string>()
+  return (bag) => {
+    const text = known.get(bag) ?? JSON.stringify(bag)
+    known.set(bag, text)
+    return text
+  }
+}
+
+/** What one question takes in a list, with the context that is sent with each. */
+function bytesOf({ user, action, resource, context }: Question, textOf: (bag: Attributes) => string): number {
+  const { attributes, ...named } = resource
+  const names = JSON.stringify({ user: { key: user.key }, action: action.name, resource: named })
+  let bytes = Buffer.byteLength(names)
+  for (const bag of [user.attributes, attributes, context])
+    if (bag) bytes += BYTES_OF_A_NAME + Buffer.byteLength(textOf(bag))
+  return bytes
+}
+
+function inParts(group: readonly Sized[]): Sized[][] {
+  const parts: Sized[][] = []
+  let part: Sized[] = []
+  let size = 0
   for (const one of group) {
-    const { context } = one.question
-    const size = Buffer.byteLength(JSON.stringify({ ...toQuery(one.question), context }))
-    if (part.length === MOST_IN_BULK || (part.length > 0 && bytes + size > LARGEST_BULK_BYTES)) {
+    if (part.length === MOST_IN_BULK || (part.length > 0 && size + one.bytes > LARGEST_BULK_BYTES)) {
       parts.push(part)
       part = []
-      bytes = 0
+      size = 0
     }
     part.push(one)
-    bytes += size + 1
+    size += one.bytes
   }
   if (part.length > 0) parts.push(part)
   return parts

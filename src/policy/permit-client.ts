@@ -131,16 +131,19 @@ export function createPermitClient({
   ): Promise<T> {
     const permit = await loaded()
     try {
-      const outcome = await breakers[service].run(async () => {
-        try {
-          return { result: await within(limitMs, async () => await call(permit)) }
-        } catch (error) {
-          // A refusal is an answer: the service is well.
-          const status = service === 'api' ? statusOf(error) : statusInMessage(error)
-          if (status !== undefined && isRefusal[service](status)) return { refused: status, error }
-          throw error
-        }
-      })
+      const outcome = await breakers[service].run(
+        async () => {
+          try {
+            return { result: await within(limitMs, async () => await call(permit)) }
+          } catch (error) {
+            const status = service === 'api' ? statusOf(error) : statusInMessage(error)
+            if (status !== undefined && isRefusal[service](status)) return { refused: status, error }
+            throw error
+          }
+        },
+        // What does not take a request may be a proxy in front of the service.
+        (outcome) => !('refused' in outcome && NOT_TAKEN.includes(outcome.refused)),
+      )
       if (!('refused' in outcome)) return outcome.result
       if (service === 'pdp') onFault(service, 'refused', outcome.error)
       throw new PermitRefusalError(outcome.refused, messageOf(outcome.error), outcome.error)
@@ -186,13 +189,16 @@ async function within<T>(ms: number, call: () => Promise<T>): Promise<T> {
 const isMissing = (error: unknown): boolean =>
   error instanceof Error && 'code' in error && error.code === 'ERR_MODULE_NOT_FOUND'
 
+/** Statuses of a request that is at fault itself. */
+const NOT_TAKEN: readonly number[] = [400, 413, 422]
+
 /**
  * Statuses that say something about the request, and nothing about the state of the service or our key. The PDP has few:
  * its paths are always the same, so that one which is not there is its fault, and what it is asked is the caller's.
  */
 const isRefusal: Record<PermitService, (status: number) => boolean> = {
   api: (status) => status >= 400 && status < 500 && ![401, 403, 408, 429].includes(status),
-  pdp: (status) => [400, 413, 422].includes(status),
+  pdp: (status) => NOT_TAKEN.includes(status),
 }
 
 /** The status that an error of the SDK's management API carries. */

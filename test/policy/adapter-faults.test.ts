@@ -3,9 +3,11 @@ import t, { type Test } from 'tap'
 import { DEFAULT_ENVIRONMENT } from '../../src/db/client.ts'
 import { AppError, StartupError } from '../../src/errors.ts'
 import { createCircuitBreaker } from '../../src/policy/circuit-breaker.ts'
+import { createPermitAdapter } from '../../src/policy/permit-adapter.ts'
 import { createPermitClient } from '../../src/policy/permit-client.ts'
 import { SYSTEM } from '../../src/principal.ts'
 import { testConfig } from '../helpers/config.ts'
+import { isProblem } from '../helpers/hostile.ts'
 import { matchEach } from '../helpers/matching.ts'
 import { pythonClient } from '../helpers/permit.ts'
 import { may } from './adapter-contract.ts'
@@ -199,6 +201,93 @@ t.test('what Permit does not take is told to whoever asks it, and is no sign tha
   t.equal(postern.permit.state().fallbacks, 0)
 })
 
+t.test('a list that shares something large is refused, and holds nobody up', async (t) => {
+  const { permit, postern, decisions } = await buildPair(t, {
+    PERMIT_TIMEOUT_MS: '20000',
+    PERMIT_BREAKER_FAILURES: '5',
+  })
+  const wide = { notes: 'x'.repeat(870 * 1024) }
+  const resource = { type: 'document', id: '1', properties: { tenant: 'north' } }
+  const items = Array.from({ length: 1000 }, () => ({}))
+  permit.requests.length = 0
+
+  for (const shared of [
+    { subject: { type: 'user', id: 'anna', properties: wide }, resource },
+    {
+      subject: { type: 'user', id: 'anna' },
+      resource: { ...resource, properties: { tenant: 'north', ...wide } },
+    },
+    { subject: { type: 'user', id: 'anna' }, resource, context: wide },
+  ]) {
+    const [refused, answered] = await Promise.all([
+      postern.root.post('/access/v1/evaluations', {
+        ...shared,
+        action: { name: 'read' },
+        evaluations: items,
+      }),
+      decisions.check(may('anna')),
+    ])
+    isProblem(t, refused, 'payload_too_large')
+    t.equal(answered.allowed, true)
+  }
+  t.equal(permit.requests.length, 3, 'only the single questions were sent')
+  t.equal(postern.permit.state().breakers.pdp, 'closed')
+
+  permit.requests.length = 0
+  let open = (): void => {}
+  permit.set({ opensAfter: new Promise<void>((resolve) => (open = resolve)) })
+  const large = { ...may('anna'), context: { notes: 'x'.repeat(100_000) } }
+  const answers = decisions.checkMany(Array.from({ length: 60 }, () => large))
+  await until(() => permit.requests.length >= 4)
+  await sleep(100)
+  t.equal(permit.requests.length, 4, 'four calls at a time')
+  open()
+  t.ok((await answers).every(({ allowed }) => allowed))
+  t.equal(permit.requests.length, 12)
+
+  permit.requests.length = 0
+  permit.set('cut')
+  t.same(
+    await outcomeOf(async () => await decisions.checkMany(Array.from({ length: 60 }, () => large))),
+    UNAVAILABLE,
+  )
+  t.equal(permit.requests.length, 4, 'and none after one that failed')
+  t.equal(postern.permit.state().breakers.pdp, 'closed')
+})
+
+t.test('when the database goes away after its facts were read, that is what is told', async (t) => {
+  const { decisions, services } = await buildPair(t)
+  t.equal((await decisions.check(may('stranger'))).allowed, false)
+  await services.database.pool.query('alter schema graphile_worker rename to elsewhere')
+  t.equal((await decisions.check(may('stranger'))).allowed, false, 'without jobs nothing waits')
+  await services.database.pool.query('alter schema elsewhere rename to graphile_worker')
+
+  const lost = createPermitAdapter({
+    permit: createPermitClient({ config: testConfig().permit, onFault: () => {} }),
+    readFacts: async (read) => read({ user: () => null, tenant: () => null, instance: () => null }),
+    listGone: async () => await Promise.reject(Object.assign(new Error('gone'), { code: 'ECONNREFUSED' })),
+  })
+  t.same(await outcomeOf(async () => await lost.check(may('anna'))), ['policy_unavailable', 503, true])
+})
+
+t.test('what Permit does not take says nothing about whether it is there', async (t) => {
+  const { permit, postern, decisions } = await buildPair(t, {
+    PERMIT_BREAKER_FAILURES: '2',
+    PERMIT_BREAKER_OPEN_MS: '10',
+  })
+  const ask = async (status: number) => {
+    permit.set({ status })
+    return await outcomeOf(async () => await decisions.check(may('anna')))
+  }
+  for (const status of [500, 413, 422, 400]) await ask(status)
+  t.equal(postern.permit.state().breakers.pdp, 'closed')
+  t.same(await ask(500), UNAVAILABLE)
+  await until(() => postern.permit.state().breakers.pdp === 'half_open')
+
+  t.same(await ask(422), ['validation_failed', 422, false])
+  t.equal(postern.permit.state().breakers.pdp, 'half_open')
+})
+
 t.test('a dead Permit is left alone, and tried again after a while', async (t) => {
   const { permit, postern, decisions } = await buildPair(t, {
     PERMIT_BREAKER_FAILURES: '3',
@@ -327,6 +416,21 @@ t.test('the breaker opens after failures in a row, lets one call try, and closes
   t.match(await working(), /CircuitOpenError/, 'one at a time')
   finish('well')
   t.equal(await probe, 'well')
+  t.equal(breaker.state(), 'closed')
+
+  const telling = async () =>
+    await breaker.run(
+      async () => 'refused',
+      () => false,
+    )
+  await failing()
+  t.equal(await telling(), 'refused')
+  await failing()
+  t.equal(breaker.state(), 'open', 'what says nothing does not count in between')
+  now = 300
+  t.equal(await telling(), 'refused')
+  t.equal(breaker.state(), 'half_open', 'nor does it close it')
+  t.equal(await working(), 'well')
   t.equal(breaker.state(), 'closed')
 })
 

@@ -317,4 +317,7 @@ BEGIN
     ON CONFLICT DO NOTHING;
   RETURN OLD;
 END $$;--> statement-breakpoint
-CREATE TRIGGER "resources_gone" BEFORE DELETE ON "resources" FOR EACH ROW WHEN (NOT OLD."is_builtin") EXECUTE FUNCTION "resource_gone"();
+CREATE TRIGGER "resources_gone" BEFORE DELETE ON "resources" FOR EACH ROW WHEN (NOT OLD."is_builtin") EXECUTE FUNCTION "resource_gone"();--> statement-breakpoint
+-- Permit's API shows an API key with the level of access that it was asked for.
+ALTER TABLE "api_keys" ADD COLUMN "is_called_write" boolean DEFAULT false NOT NULL;--> statement-breakpoint
+ALTER TABLE "api_keys" ADD CONSTRAINT "api_keys_called_write_check" CHECK (not "api_keys"."is_called_write" or ("api_keys"."access" = 'full' and "api_keys"."level" = 'environment'));

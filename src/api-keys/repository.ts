@@ -17,6 +17,8 @@ export type ApiKeyRow = {
   projectId: string | null
   withinProject: string | null
   isEnvironmentsOwn: boolean
+  /** Full access to an environment that was asked for as `write`, which Permit's API shows again. */
+  isCalledWrite: boolean
   keyHint: string
   createdAt: Date
   lastUsedAt: Date | null
@@ -38,6 +40,7 @@ export type NewApiKey = Pick<
   createdByType: string
   createdById: string | null
   isEnvironmentsOwn?: boolean
+  isCalledWrite?: boolean
   keySealed?: string
 }
 
@@ -60,6 +63,7 @@ const columns = {
   projectId: projects.id,
   withinProject: projects.key,
   isEnvironmentsOwn: apiKeys.isEnvironmentsOwn,
+  isCalledWrite: apiKeys.isCalledWrite,
   keyHint: apiKeys.keyHint,
   createdAt: apiKeys.createdAt,
   lastUsedAt: apiKeys.lastUsedAt,

@@ -904,6 +904,8 @@ export const apiKeys = pgTable(
     /** Made on demand as the environment's own, and shown again; only such a key is kept, sealed under SECRET_KEY. */
     isEnvironmentsOwn: boolean().notNull().default(false),
     keySealed: text(),
+    /** What Permit's API calls full access to one environment, when it was asked for by that name. */
+    isCalledWrite: boolean().notNull().default(false),
   },
   (t) => [
     unique('api_keys_key_hash_key').on(t.keyHash),
@@ -915,6 +917,10 @@ export const apiKeys = pgTable(
     check('api_keys_access_check', isIn(t.access, ['full', 'read'])),
     check('api_keys_environment_check', sql`(${t.level} = 'environment') = (${t.environmentId} is not null)`),
     check('api_keys_environments_own_check', sql`${t.isEnvironmentsOwn} = (${t.keySealed} is not null)`),
+    check(
+      'api_keys_called_write_check',
+      sql`not ${t.isCalledWrite} or (${t.access} = 'full' and ${t.level} = 'environment')`,
+    ),
     check('api_keys_project_check', sql`(${t.level} = 'project') = (${t.project} is not null)`),
   ],
 )

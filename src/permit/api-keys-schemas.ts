@@ -55,6 +55,7 @@ export function newApiKey(body: Static<typeof CreateKeyBody>): ApiKeyInput {
     name: body.name ?? `${objectType} key`,
     level: LEVELS[objectType],
     access: access === 'read' ? 'read' : 'full',
+    isCalledWrite: access === 'write',
     ...openedBy(objectType, body.project_id ?? undefined, body.environment_id ?? undefined),
   }
 }
@@ -82,6 +83,11 @@ function openedBy(
 const fault = (field: string, detail: string): AppError =>
   new AppError('validation_failed', { errors: [{ pointer: `/body/${field}`, detail }] })
 
+function accessLevelOf({ access, isCalledWrite }: ApiKeyRow): AccessLevel {
+  if (access === 'read') return 'read'
+  return isCalledWrite ? 'write' : 'admin'
+}
+
 /** An API key as Permit’s API answers it, without the key. */
 export const presentApiKey = (row: ApiKeyRow) => ({
   id: row.id,
@@ -89,7 +95,7 @@ export const presentApiKey = (row: ApiKeyRow) => ({
   project_id: row.projectId,
   environment_id: row.environmentId,
   object_type: OBJECT_TYPES[row.level],
-  access_level: row.access === 'full' ? 'admin' : 'read',
+  access_level: accessLevelOf(row),
   owner_type: row.isEnvironmentsOwn ? 'pdp_config' : 'member',
   name: row.name,
   created_at: row.createdAt.toISOString(),

@@ -159,7 +159,7 @@ t.test('keys manage keys within what they open', async (t) => {
       ],
       [
         { project_id: 'shop', environment_id: 'live', access_level: 'write' },
-        { access_level: 'admin' },
+        { access_level: 'write' },
         'shop/live',
       ],
       [

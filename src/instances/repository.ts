@@ -1,4 +1,4 @@
-import { and, eq, or, type SQL, sql } from 'drizzle-orm'
+import { and, eq, inArray, or, type SQL, sql } from 'drizzle-orm'
 import { alias } from 'drizzle-orm/pg-core'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
@@ -61,7 +61,8 @@ export type TupleRow = {
 /** `subject`, `object`: an id, `type:key` or `type:id`. `account`, `relation`: key or id. The others are keys. */
 export type TupleFilters = {
   subject?: string
-  relation?: string
+  /** Of several, any. */
+  relation?: string | readonly string[]
   object?: string
   account?: string
   subjectType?: string
@@ -321,7 +322,10 @@ export function createInstancesRepository({ db }: Database, environmentId = DEFA
         account === undefined ? undefined : sql`${relationshipTuples.accountId} = ${accountNamed(account)}`,
         relation === undefined
           ? undefined
-          : or(eq(relations.key, relation), isUuid(relation) ? eq(relations.id, relation) : undefined),
+          : or(
+              inArray(relations.key, [relation].flat()),
+              inArray(relations.id, [relation].flat().filter(isUuid)),
+            ),
         subjectType === undefined ? undefined : sql`${subjects.resourceId} = ${resourceNamed(subjectType)}`,
         objectType === undefined ? undefined : sql`${objects.resourceId} = ${resourceNamed(objectType)}`,
       )

@@ -25,10 +25,8 @@ const OWN_CODES: Partial<Record<ProblemCode, ErrorCode>> = {
   account_is_default: 'FORBIDDEN_ACCESS',
   environment_is_default: 'FORBIDDEN_ACCESS',
   last_super_admin: 'FORBIDDEN_ACCESS',
-  limit_reached: 'INVALID_INPUT',
   resource_in_use: 'FORBIDDEN_ACCESS',
   condition_set_has_children: 'FORBIDDEN_ACCESS',
-  condition_set_cycle: 'INVALID_INPUT',
 }
 
 const CODES: Record<number, ErrorCode> = {
@@ -38,10 +36,17 @@ const CODES: Record<number, ErrorCode> = {
   409: 'DUPLICATE_ENTITY',
 }
 
-/** To SDKs 409 says that a thing exists already, and 422 that a field is not valid: these say neither. */
-const BAD_REQUESTS = new Set<ProblemCode>(['limit_reached', 'role_cycle', 'condition_set_cycle'])
+/** Where 409 says that the thing is there or done already, or that a person is protected, as on every other face. */
+const isConflict = (code: ProblemCode): boolean =>
+  /_(taken|exists)$/.test(code) ||
+  ['role_already_assigned', 'invite_is_approved', 'user_is_protected'].includes(code)
 
-const statusOf = ({ code, status }: AppError): number => (BAD_REQUESTS.has(code) ? 400 : status)
+/** To SDKs 409 says that a thing exists already, and 422 that fields are not valid: other refusals are 403 or 400. */
+function statusOf({ code, status }: AppError): number {
+  if (status === 422) return code === 'validation_failed' ? 422 : 400
+  if (status !== 409 || isConflict(code)) return status
+  return OWN_CODES[code] === 'FORBIDDEN_ACCESS' ? 403 : 400
+}
 
 /** Answers every failure within `app` as Permit's management API does. `baseUrl`: where the pages of problems are. */
 export function answerErrorsAsPermit(app: FastifyInstance, baseUrl: string): void {
@@ -61,7 +66,8 @@ export function answerErrorsAsPermit(app: FastifyInstance, baseUrl: string): voi
 }
 
 function errorOf(problem: AppError, requestId: string, baseUrl: string) {
-  const { code, status } = problem
+  const { code } = problem
+  const status = statusOf(problem)
   return {
     id: requestId,
     title: PROBLEMS[code].title,

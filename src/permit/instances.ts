@@ -173,7 +173,7 @@ export function createPermitInstances({ facts, permit, instances, resources }: D
           ...(objects.resource !== undefined && { objectType: objects.resource }),
           ...(subject !== undefined && { subject: dashed(subject) }),
           ...(object !== undefined && { object: dashed(object) }),
-          ...(relation !== undefined && { relation }),
+          ...(relation !== undefined && { relation: [relation, dashed(relation)] }),
         },
         pageOf(options),
       )

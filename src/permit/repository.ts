@@ -13,6 +13,7 @@ import {
   users,
 } from '../db/schema.ts'
 import { isUuid } from '../ids.ts'
+import { dashed } from './names.ts'
 
 /** Where an environment is. */
 export type Place = { projectId: string; projectKey: string; environmentId: string; environmentKey: string }
@@ -38,7 +39,10 @@ export type GrantRow = {
 }
 type Named = { id: string; key: string }
 
-/** Keys or ids. Several of one field: any of them. `instance`: `type:key` or id; `resource`: of such an instance. */
+/**
+ * Keys or ids, with or without dashes. Several of one field: any of them. `instance`: `type:key` or id; `resource`: of such
+ * an instance.
+ */
 export type GrantFilters = {
   users?: readonly string[] | undefined
   roles?: readonly string[] | undefined
@@ -66,9 +70,9 @@ const permissionsOfRole = sql<string[]>`coalesce((
   where role_permissions.role_id = ${roles.id}), '{}')`
 
 const isNamed = (
-  table: typeof users | typeof roles | typeof accounts,
+  table: typeof users | typeof roles | typeof accounts | typeof types,
   names: readonly string[],
-): SQL | undefined => or(inArray(table.key, [...names]), inArray(table.id, names.filter(isUuid)))
+): SQL | undefined => or(inArray(table.key, [...names]), inArray(table.id, names.map(dashed).filter(isUuid)))
 
 export type PermitRepository = ReturnType<typeof createPermitRepository>
 
@@ -160,8 +164,8 @@ export function createPermitRepository({ db, prepare }: Database, environmentId:
       filters.users && isNamed(users, filters.users),
       filters.roles && isNamed(roles, filters.roles),
       filters.tenants && isNamed(accounts, filters.tenants),
-      filters.resource === undefined ? undefined : eq(types.key, filters.resource),
-      filters.instance === undefined ? undefined : isInstanceNamed(filters.instance),
+      filters.resource === undefined ? undefined : isNamed(types, [filters.resource]),
+      filters.instance === undefined ? undefined : isInstanceNamed(dashed(filters.instance)),
     )
 
   return {

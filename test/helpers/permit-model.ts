@@ -30,7 +30,7 @@ export type RuleBody = {
 export class Refused extends Error {}
 const NOT_FOUND = '404 NOT_FOUND'
 const TAKEN = '409 DUPLICATE_ENTITY'
-const OTHER_TENANT = '409 MISMATCH_RESOURCE_INSTANCES_TENANTS'
+const OTHER_TENANT = '400 MISMATCH_RESOURCE_INSTANCES_TENANTS'
 const INVALID = '422 INVALID_INPUT'
 
 const refuse = (why: string): never => {
@@ -76,7 +76,7 @@ export class PermitModel {
 
   deleteTenant(key: string): void {
     there(this.tenants.get(key))
-    if (key === 'default') refuse('409 FORBIDDEN_ACCESS')
+    if (key === 'default') refuse('403 FORBIDDEN_ACCESS')
     for (const [ref, { tenant }] of this.instances) if (tenant === key) this.#dropInstance(ref)
     this.#dropGrants(({ tenant }) => tenant === key)
     this.members = this.members.filter(({ tenant }) => tenant !== key)
@@ -300,7 +300,7 @@ export class PermitModel {
       if (this.instances.get(subject)?.tenant !== this.instances.get(object)?.tenant) refuse(OTHER_TENANT)
     for (const { subject, relation, object } of tuples)
       if (this.resources.get(typeOf(object))?.relations.get(relation) !== typeOf(subject))
-        refuse('422 MISMATCH_RELATION_TYPE')
+        refuse('400 MISMATCH_RELATION_TYPE')
     const before = this.tuples.length
     for (const { subject, relation, object } of tuples)
       if (!this.tuples.some((one) => same(one, { subject, relation, object })))
@@ -460,7 +460,7 @@ export class PermitModel {
     const role = there(roles.get(key))
     const related = there(this.resources.get(rule.on_resource))
     const subject = there(relations.get(rule.linked_by_relation))
-    if (subject !== rule.on_resource) refuse('422 MISMATCH_RELATION_TYPE')
+    if (subject !== rule.on_resource) refuse('400 MISMATCH_RELATION_TYPE')
     there(related.roles.get(rule.role))
     return role
   }

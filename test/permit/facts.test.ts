@@ -87,9 +87,9 @@ t.test('instances and relationships, by the Node SDK', async (t) => {
     t.equal(await refusalOf(relationshipTuples.create(tuple)), '404 NOT_FOUND', 'no tenant, nothing there')
     await relationshipTuples.create({ ...tuple, tenant: 'globex' })
     for (const [wrong, refusal] of [
-      [{ ...tuple, subject: 'folder:f1' }, '409 MISMATCH_RESOURCE_INSTANCES_TENANTS'],
-      [{ ...tuple, subject: 'document:a', object: 'document:b' }, '409 MISMATCH_RESOURCE_INSTANCES_TENANTS'],
-      [{ subject: 'document:g1', relation: 'parent', object: 'folder:g1' }, '422 MISMATCH_RELATION_TYPE'],
+      [{ ...tuple, subject: 'folder:f1' }, '400 MISMATCH_RESOURCE_INSTANCES_TENANTS'],
+      [{ ...tuple, subject: 'document:a', object: 'document:b' }, '400 MISMATCH_RESOURCE_INSTANCES_TENANTS'],
+      [{ subject: 'document:g1', relation: 'parent', object: 'folder:g1' }, '400 MISMATCH_RELATION_TYPE'],
       [{ ...tuple, subject: 'nothing:x', tenant: 'globex' }, '404 NOT_FOUND'],
       [{ ...tuple, subject: 'folder:new', tenant: 'nowhere' }, '404 NOT_FOUND'],
     ] as const)
@@ -112,7 +112,7 @@ t.test('instances and relationships, by the Node SDK', async (t) => {
     const good = { subject: 'folder:m', relation: 'parent', object: 'document:m4', tenant: 'acme' }
     t.equal(
       await refusalOf(relationshipTuples.bulkRelationshipTuples([good, bad])),
-      '422 MISMATCH_RELATION_TYPE',
+      '400 MISMATCH_RELATION_TYPE',
     )
     t.same(await objects(), ['document:m1', 'document:m2'])
     t.equal(await refusalOf(resourceInstances.get('document:m4')), '404 NOT_FOUND')

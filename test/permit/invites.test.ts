@@ -115,7 +115,7 @@ t.test('invitations', async (t) => {
       [{ tenant_id: 'nothing' }, 404],
       [{ role_id: editor }, 422],
       [{ resource_instance_id: 'document:nothing' }, 404],
-      [{ tenant_id: 'initrode', resource_instance_id: q3 }, 409],
+      [{ tenant_id: 'initrode', resource_instance_id: q3 }, 400],
       [{ role_id: undefined }, 422],
     ] as const)
       t.equal((await python.post(I, newInvite(more))).statusCode, status, JSON.stringify(more))

@@ -67,7 +67,7 @@ t.test('the Node SDK keeps projects and environments', async (t) => {
     t.match(await api.projects.update('shop', { name: 'The shop' }), { id: shop.id, name: 'The shop' })
     t.equal(await refusalOf(api.projects.create({ key: 'shop', name: 'x' })), '409 DUPLICATE_ENTITY')
     t.equal(await refusalOf(api.projects.get('nowhere')), '404 NOT_FOUND')
-    t.equal(await refusalOf(api.projects.delete('default')), '409 FORBIDDEN_ACCESS')
+    t.equal(await refusalOf(api.projects.delete('default')), '403 FORBIDDEN_ACCESS')
     t.equal((await api.projects.get('default')).key, 'default')
   })
 
@@ -117,7 +117,7 @@ t.test('the Node SDK keeps projects and environments', async (t) => {
       )
     t.equal(await refusalOf(api.environments.create('nowhere', { key: 'x', name: 'x' })), '404 NOT_FOUND')
     t.equal(await refusalOf(api.environments.get('default', 'staging')), '404 NOT_FOUND')
-    t.equal(await refusalOf(api.environments.delete('default', 'default')), '409 FORBIDDEN_ACCESS')
+    t.equal(await refusalOf(api.environments.delete('default', 'default')), '403 FORBIDDEN_ACCESS')
     await api.environments.delete('shop', 'staging')
     t.equal(await refusalOf(api.environments.get('shop', made.id)), '404 NOT_FOUND')
     t.equal((await organization.client.get('/v2/facts/shop/staging/tenants')).statusCode, 404)

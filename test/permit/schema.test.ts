@@ -328,7 +328,7 @@ t.test('the Node SDK keeps the policy', async (t) => {
       [{ role: 'nobody' }, '404 NOT_FOUND'],
       [{ on_resource: 'nowhere' }, '404 NOT_FOUND'],
       [{ linked_by_relation: 'none' }, '404 NOT_FOUND'],
-      [{ on_resource: 'document', role: 'editor' }, '422 MISMATCH_RELATION_TYPE'],
+      [{ on_resource: 'document', role: 'editor' }, '400 MISMATCH_RELATION_TYPE'],
     ] as const) {
       const call = resourceRoles.createRoleDerivation('document', 'editor', { ...rule, ...wrong })
       t.equal(await refusalOf(call), refusal)

@@ -112,7 +112,7 @@ for (const proxyFactsViaPdp of [false, true]) {
         matchEach(t, await api.roleAssignments.list({ resourceInstance: 'document:d1' }), [editor])
         t.equal(
           await refusalOf(api.roleAssignments.assign({ ...editor, tenant: 'globex' })),
-          '409 MISMATCH_RESOURCE_INSTANCES_TENANTS',
+          '400 MISMATCH_RESOURCE_INSTANCES_TENANTS',
         )
         await api.roleAssignments.unassign(editor)
         t.same(await api.roleAssignments.list({ resourceInstance: 'document:d1' }), [])
@@ -144,7 +144,7 @@ for (const proxyFactsViaPdp of [false, true]) {
         t.equal(await refusalOf(api.users.get('bob')), '404 NOT_FOUND')
         await api.tenants.delete('acme')
         t.equal(await refusalOf(api.tenants.get('acme')), '404 NOT_FOUND')
-        t.equal(await refusalOf(api.tenants.delete('default')), '409 FORBIDDEN_ACCESS')
+        t.equal(await refusalOf(api.tenants.delete('default')), '403 FORBIDDEN_ACCESS')
       })
     },
   )

@@ -104,7 +104,7 @@ t.test('condition sets and rules', async (t) => {
     const cycle = await python.patch(`${S}/condition_sets/person`, { parent_id: senior.id })
     t.match([cycle.statusCode, cycle.json().error_code], [400, 'INVALID_INPUT'])
     const parent = await python.delete(`${S}/condition_sets/adult`)
-    t.equal(parent.statusCode, 409)
+    t.equal(parent.statusCode, 403)
     t.equal(parent.json().error_code, 'FORBIDDEN_ACCESS')
     const patchSenior = async (body: object) =>
       (await python.patch(`${S}/condition_sets/senior`, body)).json()

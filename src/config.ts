@@ -251,6 +251,12 @@ export const EnvSchema = Type.Object({
   ARGON2_MEMORY_KIB: whole('Memory of one password hash (OWASP minimum 19456)', 19_456, 4_194_304, 19_456),
   ARGON2_TIME_COST: whole('Passes of one password hash', 2, 20, 2),
   ARGON2_PARALLELISM: whole('Lanes of one password hash', 1, 16, 1),
+  PASSWORD_IMPORT_MEMORY_KIB: whole(
+    'Memory that verifying an imported argon2 or scrypt hash may take; the import refuses others. ARGON2_MEMORY_KIB counts where it is more',
+    1024,
+    262_144,
+    65_536,
+  ),
   HASH_CONCURRENCY: whole(
     'Password hashes at the same time, at most UV_THREADPOOL_SIZE (4); 0: one fewer than there are cores, so that one is left for everything else',
     0,
@@ -689,6 +695,7 @@ function toConfig(env: Env, threads: number) {
       previousPepper: env.PASSWORD_PEPPER_PREVIOUS,
       mustChangeWhenSetByAdmin: env.PASSWORD_SET_BY_ADMIN_MUST_CHANGE,
       memoryKib: env.ARGON2_MEMORY_KIB,
+      importMemoryKib: env.PASSWORD_IMPORT_MEMORY_KIB,
       timeCost: env.ARGON2_TIME_COST,
       parallelism: env.ARGON2_PARALLELISM,
       concurrency: hashConcurrency(env, threads),

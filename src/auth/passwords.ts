@@ -3,7 +3,7 @@ import argon2 from 'argon2'
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
 import type { Blocklist } from '../passwords/blocklist.ts'
-import { argon2Fault, readForeignHash } from '../passwords/foreign-hashes.ts'
+import { readArgon2, readForeignHash } from '../passwords/foreign-hashes.ts'
 
 /**
  * Longest password in code points and in bytes of UTF-8: above NIST's 64 (SP 800-63B-4 §3.1.1.2), and a bound on
@@ -39,6 +39,8 @@ type Parameters = Pick<
   'minLength' | 'memoryKib' | 'timeCost' | 'parallelism' | 'concurrency'
 > & {
   queue?: number | undefined
+  /** What verifying an imported hash may take, where that is more than our own take. */
+  importMemoryKib?: number
   minLengthWithMfa?: number
   pepper?: string | undefined
   previousPepper?: string | undefined
@@ -202,8 +204,14 @@ export function createPasswordHasher(parameters: Parameters, { blocklist, warn =
       const plain = hash.startsWith('argon2$') ? hash.slice('argon2'.length) : hash
       const { phc } = partsOf(plain)
       const read = readStored(plain)
-      const fault = typeof read === 'string' ? read : phc === undefined ? undefined : argon2Fault(phc)
-      return fault === undefined ? { hash: plain } : { fault }
+      if (typeof read === 'string') return { fault: read }
+      const cost = phc === undefined ? readForeignHash(plain) : readArgon2(phc)
+      if (typeof cost === 'string') return { fault: cost }
+      // Strangers have such hashes verified as well: unknown emails are given the work of those that are stored.
+      const mostKib = Math.max(parameters.memoryKib, parameters.importMemoryKib ?? 0)
+      return cost.memoryKib <= mostKib
+        ? { hash: plain }
+        : { fault: `takes ${cost.memoryKib} KiB to verify, and PASSWORD_IMPORT_MEMORY_KIB is ${mostKib}` }
     },
 
     /** The name of the pepper that new hashes are made with, and of all that hashes can be verified with. */

@@ -4,13 +4,15 @@ import bcrypt from 'bcrypt'
 
 /** A hash that another program made. */
 export type ForeignHash = {
+  /** What a verification takes, where it is as much as to be counted: with scrypt. */
+  memoryKib: number
   /** Whether the password is the one hashed: as it was typed, because those programs did not normalise. */
   matches(password: string): Promise<boolean>
 }
 
 /*
- * What one verification may cost: about a second of a core, and 128 MiB (argon2: 256). A stored hash that asked for
- * more would keep everybody else waiting.
+ * What one verification may cost at most: about a second of a core, and 128 MiB (argon2: 256). A stored hash that asked
+ * for more would keep everybody else waiting. PASSWORD_IMPORT_MEMORY_KIB is a lower bound, for what is imported.
  */
 const MOST_BCRYPT_ROUNDS = 14
 const MOST_SCRYPT_BYTES = 2 ** 27
@@ -103,8 +105,8 @@ export function readForeignHash(text: string): ForeignHash | string {
   return 'is in no known format'
 }
 
-/** Why an argon2 hash of another program is not taken; `undefined` when it is. */
-export function argon2Fault(phc: string): string | undefined {
+/** What verifying an argon2 hash of another program takes; a sentence's end that says why not, when it is not taken. */
+export function readArgon2(phc: string): Pick<ForeignHash, 'memoryKib'> | string {
   const parts =
     /^\$argon2(?:id|i|d)\$v=(?:16|19)\$m=(\d{1,8}),t=(\d{1,4}),p=(\d{1,3})\$([A-Za-z0-9+/]{11,})\$([A-Za-z0-9+/]+)$/.exec(
       phc,
@@ -116,7 +118,7 @@ export function argon2Fault(phc: string): string | undefined {
   const isCheap =
     memoryKib <= MOST_ARGON2_KIB && memoryKib * passes <= MOST_ARGON2_KIB_PASSES && lanes <= MOST_ARGON2_LANES
   if (!isCheap) return TOO_EXPENSIVE
-  return isDigest(base64(parts[5] ?? '')) ? undefined : NO_DIGEST
+  return isDigest(base64(parts[5] ?? '')) ? { memoryKib } : NO_DIGEST
 }
 
 const isDigest = ({ length }: Buffer): boolean => length >= LEAST_DIGEST_BYTES && length <= MOST_DIGEST_BYTES
@@ -131,7 +133,7 @@ function bcryptOf(
   if (cost > MOST_BCRYPT_ROUNDS) return TOO_EXPENSIVE
   // 2a, 2b and 2y differ in what they make of more than 255 bytes only.
   const hash = `$2b$${String(cost).padStart(2, '0')}$${saltAndDigest}`
-  return { matches: async (password) => await bcrypt.compare(prepare(password), hash) }
+  return { memoryKib: 0, matches: async (password) => await bcrypt.compare(prepare(password), hash) }
 }
 
 const deriveByScrypt = promisify<Buffer, Buffer, number, ScryptOptions, Buffer>(scrypt)
@@ -146,6 +148,8 @@ function scryptOf(N: number, r: string, p: string, salt: Buffer, digest: Buffer)
   if (bytes > MOST_SCRYPT_BYTES || bytes * options.p > MOST_SCRYPT_BYTES_OF_LANES) return TOO_EXPENSIVE
   if (!isDigest(digest)) return NO_DIGEST
   return {
+    // One lane after the other, in the same memory.
+    memoryKib: Math.ceil(bytes / 1024),
     matches: async (password) => {
       // OpenSSL counts the blocks of all lanes and the working memory too, and fails above the bound.
       const maxmem = bytes + 128 * options.r * (options.p + 2) + 2 ** 20
@@ -167,6 +171,7 @@ function pbkdf2Of(hash: string, rounds: string, salt: Buffer, digest: Buffer): F
   const parts = Math.ceil(digest.length / (HASH_BYTES[hash] ?? 1))
   if (iterations * parts > MOST_PBKDF2_ITERATIONS) return TOO_EXPENSIVE
   return {
+    memoryKib: 0,
     matches: async (password) =>
       timingSafeEqual(await deriveByPbkdf2(bytesOf(password), salt, iterations, digest.length, hash), digest),
   }

@@ -12,7 +12,7 @@ import {
 import { encodeHashedSet, readHashedSet } from '../../src/passwords/hashed-set.ts'
 import { setUp } from '../../src/setup.ts'
 import { buildTestApp } from '../helpers/app.ts'
-import { PASSWORD, SUPER_ADMIN_EMAIL } from '../helpers/config.ts'
+import { PASSWORD, SUPER_ADMIN_EMAIL, testConfig } from '../helpers/config.ts'
 import { matchEach } from '../helpers/matching.ts'
 import { FOREIGN_HASHES, HASHED, LONG } from './hashes.ts'
 
@@ -202,6 +202,35 @@ t.test('hashes of other programs', async (t) => {
     t.equal(await hasher.verify(stored, HASHED), false, 'where one is stored all the same')
     t.match(hasher.adopt(`pbkdf2:sha1:1000000$salt$${'ab'.repeat(20)}`), { hash: /^pbkdf2/ })
   })
+  await t.test(
+    'that take more memory than is configured are not imported, and verified where they are stored',
+    async (t) => {
+      const warnings: string[] = []
+      const [salt, digest] = ['MDEyMzQ1Njc4OWFiY2RlZg', 'a'.repeat(43)]
+      const argon2 = (kib: number) => `$argon2id$v=19$m=${kib},t=2,p=1$${salt}$${digest}`
+      const scrypt = (ln: number) => `$scrypt$ln=${ln},r=8,p=1$${salt}$${digest}`
+      const bounded = createPasswordHasher(
+        { ...SETTINGS, importMemoryKib: 65_536 },
+        { warn: (_context, message) => warnings.push(message) },
+      )
+      const roomy = createPasswordHasher({ ...SETTINGS, memoryKib: 131_072, importMemoryKib: 65_536 })
+
+      for (const [least, above] of [
+        [argon2(65_536), argon2(65_537)],
+        [scrypt(16), scrypt(17)],
+      ]) {
+        t.same(bounded.adopt(least ?? ''), { hash: least })
+        t.match(bounded.adopt(above ?? ''), {
+          fault: /KiB to verify, and PASSWORD_IMPORT_MEMORY_KIB is 65536$/,
+        })
+        t.same(roomy.adopt(above ?? ''), { hash: above }, 'what our own take, imported ones may take')
+      }
+      t.equal(await bounded.verify(scrypt(17), PASSWORD), false)
+      t.same(warnings, [], 'as what it is')
+      t.same(testConfig().passwords.importMemoryKib, 65_536)
+    },
+  )
+
   await t.test('that fail while they are verified are no failure of the sign-in', async (t) => {
     const warnings: string[] = []
     const watched = createPasswordHasher(SETTINGS, { warn: (_context, message) => warnings.push(message) })

@@ -72,7 +72,8 @@ async function connect({ url, key }) {
 }
 
 /**
- * Copies an environment of Postern to an empty one of Permit. Nothing is deleted there, so that it may be repeated.
+ * Copies an environment of Postern to an empty one of Permit. Nothing is deleted there, so that it may be repeated;
+ * what is there and not here is named, and ends it with an error.
  * What Permit cannot hold is left out, and said, where holding it in another way would give somebody more.
  */
 async function copy(postern, permit) {
@@ -82,16 +83,49 @@ async function copy(postern, permit) {
     leftOut++
     console.log(`! ${what}: ${reason}`)
   }
-  await copyPolicy(from, to)
+  const rules = await copyPolicy(from, to)
   console.log('policy: copied')
-  await copyFacts(from, to, leaveOut)
+  const facts = await copyFacts(from, to, leaveOut)
+  const surplus = await surplusOf(to, { ...facts, rules })
+  for (const what of surplus) console.log(`! ${what}: is there, and not here: remove it there`)
   console.log(leftOut === 0 ? 'Everything was copied.' : `${leftOut} left out.`)
+  if (surplus.length > 0)
+    throw new Error(`${surplus.length} there that are not here, and may give somebody more.`)
+}
+
+/** How one of each kind is named, that gives somebody something. */
+const NAME_OF = {
+  rules: ({ user_set: users, permission, resource_set: things }) =>
+    `set rule ${ownName(users)} ${permission} ${ownName(things)}`,
+  tenants: ({ key }) => `tenant ${key}`,
+  users: ({ key }) => `user ${key}`,
+  tuples: ({ subject, relation, object }) => `relationship ${subject} ${relation} ${object}`,
+  grants: ({ user, role, tenant, resource_instance: instance }) =>
+    `assignment ${user} ${role} ${instance ?? tenant}`,
+}
+
+/** What is there, of an earlier copy or by somebody else, and is not among what was copied. */
+async function surplusOf({ list, facts }, copied) {
+  const paths = {
+    rules: 'set_rules',
+    tenants: 'tenants',
+    users: 'users',
+    tuples: 'relationship_tuples',
+    grants: 'role_assignments',
+  }
+  const surplus = []
+  for (const [kind, path] of Object.entries(paths)) {
+    const names = new Set(copied[kind].map(NAME_OF[kind]))
+    const there = (await list(`${facts}/${path}`)).map(NAME_OF[kind])
+    surplus.push(...there.filter((name) => !names.has(name)))
+  }
+  return surplus
 }
 
 /** Creates it, or gives it these fields when it is there. `birth`: what can only be said when it is created. */
 async function put({ send }, path, { key, ...fields }, birth = {}) {
   try {
-    return await send('POST', path, { key, ...fields, ...birth })
+    return await send('POST', path, { key, ...pick(fields, Object.keys(fields)), ...birth })
   } catch (error) {
     if (error.status !== 409) throw error
     return await send('PATCH', `${path}/${encodeURIComponent(key)}`, fields)
@@ -114,13 +148,13 @@ async function copyPolicy(from, to) {
   const at = ({ key }) => `${to.schema}/resources/${key}`
   for (const resource of resources)
     await put(to, `${to.schema}/resources`, {
-      ...pick(resource, ['key', 'name', 'description', 'urn']),
+      ...whole(resource, ['key', 'name', 'description', 'urn']),
       actions: pickEach(resource.actions, ['name', 'description', 'attributes']),
       attributes: pickEach(resource.attributes, ['type', 'description']),
     })
   for (const attribute of await from.list(`${from.schema}/users/attributes`))
     if (!attribute.built_in)
-      await put(to, `${to.schema}/users/attributes`, pick(attribute, ['key', 'type', 'description']))
+      await put(to, `${to.schema}/users/attributes`, whole(attribute, ['key', 'type', 'description']))
 
   for (const resource of resources) {
     for (const [key, relation] of Object.entries(resource.relations)) {
@@ -129,18 +163,21 @@ async function copyPolicy(from, to) {
       await unlessThere(async () => await to.send('POST', `${at(resource)}/relations`, fields))
     }
     for (const group of await from.list(`${from.schema}/resources/${resource.key}/action_groups`))
-      await put(to, `${at(resource)}/action_groups`, pick(group, [...DESCRIBED, 'actions']))
-    for (const role of parentsFirst(Object.values(resource.roles), (one) => one.extends))
-      await put(to, `${at(resource)}/roles`, pick(role, ROLE))
+      await put(to, `${at(resource)}/action_groups`, whole(group, [...DESCRIBED, 'actions']))
+    for (const role of parentsFirst(Object.values(resource.roles), (one) => one.extends)) {
+      const there = await put(to, `${at(resource)}/roles`, whole(role, ROLE))
+      if (there?.granted_to && !role.granted_to)
+        await to.send('PATCH', `${at(resource)}/roles/${role.key}`, { granted_to: null })
+    }
   }
   // What a role is derived from is a role of another resource, which must be there.
   for (const resource of resources)
     for (const { key, granted_to: granted } of Object.values(resource.roles))
       if (granted) await to.send('PATCH', `${at(resource)}/roles/${key}`, { granted_to: grantedOf(granted) })
   for (const role of parentsFirst(await from.list(`${from.schema}/roles`), (one) => one.extends))
-    await put(to, `${to.schema}/roles`, pick(role, ROLE))
+    await put(to, `${to.schema}/roles`, whole(role, ROLE))
 
-  await copySets(from, to, new Map(resources.map(({ id, key }) => [id, key])))
+  return await copySets(from, to, new Map(resources.map(({ id, key }) => [id, key])))
 }
 
 const grantedOf = ({ when, users_with_role: rules }) => ({
@@ -155,13 +192,12 @@ async function copySets(from, to, resourceKeys) {
   for (const set of parentsFirst(sets, (one) => [keys.get(one.parent_id)])) {
     const parent = set.parent_id && { parent_id: ids.get(set.parent_id) }
     const resource = set.resource_id && { resource_id: resourceKeys.get(set.resource_id) }
-    const fields = { ...pick(set, ['key', 'name', 'description', 'conditions']), ...parent }
+    const fields = { ...whole(set, ['key', 'name', 'description', 'conditions']), ...parent }
     const made = await put(to, `${to.schema}/condition_sets`, fields, { type: set.type, ...resource })
     ids.set(set.id, made.id)
   }
-  for (const { user_set: users, permission, resource_set: things } of await from.list(
-    `${from.facts}/set_rules`,
-  ))
+  const rules = await from.list(`${from.facts}/set_rules`)
+  for (const { user_set: users, permission, resource_set: things } of rules)
     await to.send('POST', `${to.facts}/set_rules`, {
       permission,
       user_set: ownName(users),
@@ -169,6 +205,7 @@ async function copySets(from, to, resourceKeys) {
       resource_set: ownName(things),
       is_resource: things.startsWith(GENERATED),
     })
+  return rules
 }
 
 const ownName = (name) => (name.startsWith(GENERATED) ? name.slice(GENERATED.length) : name)
@@ -178,8 +215,8 @@ async function copyFacts(from, to, leaveOut) {
   for (const key of offTenants)
     leaveOut(`tenant ${key} and what is in it`, 'is not active, and would be there')
   const isIn = ({ tenant }) => !offTenants.has(tenant)
-  for (const tenant of await from.list(`${from.facts}/tenants`))
-    if (isIn({ tenant: tenant.key })) await put(to, `${to.facts}/tenants`, pick(tenant, DESCRIBED))
+  const tenants = (await from.list(`${from.facts}/tenants`)).filter(({ key }) => isIn({ tenant: key }))
+  for (const tenant of tenants) await put(to, `${to.facts}/tenants`, whole(tenant, DESCRIBED))
 
   const offUsers = await inactive(from, 'users')
   const all = (await from.list(`${from.facts}/users`)).filter(({ key }) => {
@@ -192,11 +229,12 @@ async function copyFacts(from, to, leaveOut) {
     what: 'user',
     name: ['key'],
     fields: ['key', 'email', 'first_name', 'last_name', 'attributes'],
+    shape: whole,
     write: async (operations) => await to.send('PUT', `${to.facts}/bulk/users`, { operations }),
     leaveOut,
   })
-  for (const { key, associated_tenants: tenants } of people)
-    for (const { tenant, status, roles } of tenants.filter(isIn))
+  for (const { key, associated_tenants: own } of people)
+    for (const { tenant, status, roles } of own.filter(isIn))
       if (status === 'active' && roles.length === 0)
         await unlessThere(async () => await to.send('POST', `${to.facts}/tenants/${tenant}/users`, { key }))
   const users = new Set(people.map(({ key }) => key))
@@ -223,23 +261,22 @@ async function copyFacts(from, to, leaveOut) {
   })
   console.log(`relationships: ${tuples.length} read`)
 
-  const grants = (await from.list(`${from.facts}/role_assignments`)).filter(
+  const held = (await from.list(`${from.facts}/role_assignments`)).filter(
     (grant) => isIn(grant) && users.has(grant.user),
   )
-  const ending = await endingOf(from, new Set(grants.map(({ user_id: id }) => id)))
-  for (const { id, user, role } of grants)
+  const ending = await endingOf(from, new Set(held.map(({ user_id: id }) => id)))
+  for (const { id, user, role } of held)
     if (ending.has(id)) leaveOut(`assignment ${user} ${role}`, 'ends at a time, and would not end there')
-  await inBulk(
-    grants.filter(({ id }) => !ending.has(id)),
-    {
-      what: 'assignment',
-      name: ['user', 'role'],
-      fields: ['user', 'role', 'tenant', 'resource_instance'],
-      write: async (operations) => await to.send('POST', `${to.facts}/role_assignments/bulk`, operations),
-      leaveOut,
-    },
-  )
-  console.log(`assignments: ${grants.length} read`)
+  const grants = held.filter(({ id }) => !ending.has(id))
+  await inBulk(grants, {
+    what: 'assignment',
+    name: ['user', 'role'],
+    fields: ['user', 'role', 'tenant', 'resource_instance'],
+    write: async (operations) => await to.send('POST', `${to.facts}/role_assignments/bulk`, operations),
+    leaveOut,
+  })
+  console.log(`assignments: ${held.length} read`)
+  return { tenants, users: people, tuples, grants }
 }
 
 /** The keys of those that are not active. Permit's API has no word for it, so that Postern's own is asked. */
@@ -265,11 +302,11 @@ async function endingOf({ send }, userIds) {
  * Writes `fields` of many at once; of those that are refused, what is refused by itself is left out.
  * @returns those that were written
  */
-async function inBulk(items, { what, name, fields, write, leaveOut }) {
+async function inBulk(items, { what, name, fields, shape = pick, write, leaveOut }) {
   const written = []
   const writeAll = async (some) => {
     try {
-      await write(some.map((item) => pick(item, fields)))
+      await write(some.map((item) => shape(item, fields)))
       written.push(...some)
     } catch (error) {
       if (![400, 404, 409, 422].includes(error.status)) throw error
@@ -303,6 +340,9 @@ function parentsFirst(items, parentsOf) {
 /** These fields of it, those that are null left away. */
 const pick = (item, fields) =>
   Object.fromEntries(fields.flatMap((field) => (item[field] == null ? [] : [[field, item[field]]])))
+/** These fields of it; what is null here becomes so there. */
+const whole = (item, fields) =>
+  Object.fromEntries(fields.flatMap((field) => (field in item ? [[field, item[field]]] : [])))
 const pickEach = (map, fields) =>
   Object.fromEntries(Object.entries(map).map(([key, value]) => [key, pick(value, fields)]))
 

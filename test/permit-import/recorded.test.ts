@@ -226,16 +226,21 @@ t.test('an environment as Permit shows it', async (t) => {
       (await postern.services.apiKeys.createKey(SYSTEM, { name: 'test', access }, id)).key
     const source = await keyOf(whole, 'read')
     const copyTo = async (target: { id: string }) => {
-      const { stdout } = await execute(process.execPath, [TO_PERMIT], {
-        env: {
-          ...{ POSTERN_URL: url, POSTERN_KEY: source },
-          ...{ PERMIT_API_URL: `${url}/`, PERMIT_API_KEY: await keyOf(target, 'full') },
-        },
-      })
+      const env = {
+        ...{ POSTERN_URL: url, POSTERN_KEY: source },
+        ...{ PERMIT_API_URL: `${url}/`, PERMIT_API_KEY: await keyOf(target, 'full') },
+      }
+      type Ended = { code?: number; stdout: string }
+      const { code = 0, stdout }: Ended = await execute(process.execPath, [TO_PERMIT], { env }).catch(
+        (error: Ended) => error,
+      )
       const said = stdout.trimEnd().split('\n')
-      const leftOut = said.filter((line) => line.startsWith('!'))
-      t.equal(said.at(-1), leftOut.length === 0 ? 'Everything was copied.' : `${leftOut.length} left out.`)
-      return leftOut.sort()
+      const named = said.filter((line) => line.startsWith('!'))
+      const surplus = named.filter((line) => line.endsWith('is there, and not here: remove it there'))
+      const leftOut = named.length - surplus.length
+      t.equal(said.at(-1), leftOut === 0 ? 'Everything was copied.' : `${leftOut} left out.`)
+      t.equal(code, surplus.length === 0 ? 0 : 1)
+      return named.sort()
     }
     const { proxy_configs: _, ...wanted } = await contentsOf(postern, whole.id)
 
@@ -267,6 +272,28 @@ t.test('an environment as Permit shows it', async (t) => {
       ),
     ].map(({ statusCode }) => statusCode)
     t.same(statuses, [200, 200, 201])
+    const [here, role] = [postern.as(await keyOf(whole, 'full')), 'document/roles/editor']
+    const placeHere = (await here.get('/v2/api-key/scope')).json()
+    const pathHere = `${placeHere.project_id}/${placeHere.environment_id}`
+    const cleared = [
+      await here.patch(`/v2/facts/${pathHere}/users/ida`, { first_name: null, attributes: {} }),
+      await here.patch(`/v2/schema/${pathHere}/resources/${role}`, { granted_to: null, description: null }),
+    ].map(({ statusCode }) => statusCode)
+    t.same(cleared, [200, 200])
+    const surplus = await copyTo(target)
+    t.same(
+      surplus.filter((line) => line.endsWith('remove it there')),
+      [
+        '! tenant globex: is there, and not here: remove it there',
+        '! user ines: is there, and not here: remove it there',
+      ],
+    )
+    const repeated = await contentsOf(postern, target.id)
+    const now = await contentsOf(postern, whole.id)
+    const idaOf = ({ users = [] }: typeof now) => users.find(({ key }) => key === 'ida')
+    t.match(idaOf(repeated), { first_name: null, attributes: {} })
+    t.same(repeated['policy'], now['policy'])
+
     const occupied = await fresh()
     const there = postern.as(await keyOf(occupied, 'full'))
     const place = (await there.get('/v2/api-key/scope')).json()
@@ -278,6 +305,7 @@ t.test('an environment as Permit shows it', async (t) => {
       '! tenant globex and what is in it: is not active, and would be there',
       /^! user auth0\|elon: PUT \S+\/bulk\/users is answered with 409: .*DUPLICATE_ENTITY/,
       '! user ines: is not active, and would be there',
+      '! user thief: is there, and not here: remove it there',
     ])
     const contents = await contentsOf(postern, occupied.id)
     const namesOf = (list: string, field: string) => contents[list]?.map((item) => item[field])

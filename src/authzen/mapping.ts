@@ -50,10 +50,9 @@ export const questionOf = (evaluation: Evaluation, tenant: string): Question => 
   context: evaluation.context,
 })
 
-const REFUSALS: Record<Refusal, string> = {
+const REFUSALS: Record<Exclude<Refusal, 'user_inactive'>, string> = {
   no_such_resource: 'There is no such type of resource',
   no_such_action: 'There is no such action on this type of resource',
-  user_inactive: 'The subject is not active',
   tenant_inactive: 'The account is not active',
   graph_too_large: 'Too many relationships lead to the resource',
 }
@@ -73,7 +72,8 @@ export const answerOf = ({ allowed }: Decision): Answer => (allowed ? PERMIT : D
  */
 export function explainedAnswer({ decision, sentence }: Explanation, isBound: boolean): Answer {
   const { allowed, refusal } = decision
-  const inGeneral = refusal ? REFUSALS[refusal] : DENIED
+  // Whether somebody is active is known of people of other accounts too.
+  const inGeneral = refusal && refusal !== 'user_inactive' ? REFUSALS[refusal] : DENIED
   return { decision: allowed, context: { reason: isBound && !allowed ? inGeneral : sentence } }
 }
 

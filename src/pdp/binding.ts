@@ -51,5 +51,30 @@ export function explanationWithin(account: Account, explanation: Explanation): E
   const { tenants } = request.user.attributes
   if (!Array.isArray(tenants) || !tenants.includes(account.key)) return undefined
   const user = { ...request.user, attributes: { ...request.user.attributes, tenants: [account.key] } }
-  return { ...explanation, request: { ...request, user } }
+  const shown = { ...explanation, request: { ...request, user } }
+  return explanation.decision.allowed ? shown : withoutElsewhere(account, shown)
+}
+
+/** A refusal without what roles and attributes of other accounts have to do with it. */
+function withoutElsewhere(account: Account, { rbac, abac, ...explanation }: Explanation): Explanation {
+  const holdsNone = rbac?.code === 'no_role_in_tenant' || rbac?.code === 'no_user_roles'
+  const isByRules = abac?.code === 'no_matching_usersets' || abac?.code === 'no_matching_resourcesets'
+  return {
+    ...explanation,
+    rbac: holdsNone
+      ? {
+          ...rbac,
+          code: 'no_user_roles',
+          reason: `${explanation.request.user.key} holds no role in ${account.key}`,
+        }
+      : rbac,
+    abac: abac && {
+      ...abac,
+      ...(isByRules && {
+        code: 'no_matching_rules',
+        reason: 'no rule is about both this user and this resource',
+      }),
+      matchingUserSets: [],
+    },
+  }
 }

@@ -122,7 +122,7 @@ t.test('an account that is no text is a fault, and no other account steps in', a
 })
 
 t.test('who is bound to an account asks about that one, and hears of no other', async (t) => {
-  const { admin, inAcme, acme } = await twoAccounts(t)
+  const { admin, inAcme, acme, evaluate, services } = await twoAccounts(t)
 
   t.same(await inAcme.evaluate(user('ann'), read, page('x')), { decision: true }, 'it need not be named')
   t.same(await inAcme.evaluate(user('ann'), read, page('x', { tenant: 'acme' })), { decision: true })
@@ -158,6 +158,10 @@ t.test('who is bound to an account asks about that one, and hears of no other', 
   const [ofBen, ofNobody] = await Promise.all(reasons)
   t.ok(ofBen)
   t.equal(ofBen, ofNobody, 'not even whether somebody is known elsewhere')
+  await services.database.pool.query("update users set is_active = false where key = 'ben'")
+  await services.policyCache.catchUp()
+  t.equal((await inAcme.evaluate(user('ben'), read, page('x'), wants)).context?.reason, ofNobody, 'or active')
+  t.match((await evaluate(user('ben'), read, page('x'), wants)).context?.reason, /not active/)
 })
 
 t.test('searches of who is bound to an account range over its people and things only', async (t) => {

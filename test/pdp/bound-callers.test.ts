@@ -25,3 +25,44 @@ t.test('who may ask about one account sees none but its members among authorized
   t.same(await usersOf(admin.client), [member.id])
   t.same(await usersOf(root), [member.id, stranger.id].sort(), 'who may ask about all sees everybody')
 })
+
+t.test('who may ask about one account does not hear why not by what is elsewhere', async (t) => {
+  const { root, person, home, account, roleId, services } = await buildTestApp(t)
+  const elsewhere = await account()
+  const elsewhereKey = (await services.accounts.getAccount(elsewhere)).key
+  await root.post('/api/v1/policy', {
+    version: 1,
+    resources: { Post: { actions: ['read'], attributes: { open: 'bool' } } },
+    roles: { Reader: { permissions: ['Post:read'] } },
+    user_sets: { theirs: { conditions: { 'user.tenants': { array_contains: elsewhereKey } } } },
+    resource_sets: { open: { resource: 'Post', conditions: { 'resource.open': { equals: true } } } },
+    rules: [{ user_set: 'theirs', permissions: ['Post:read'], resource_set: 'open' }],
+  })
+  const admin = await person('ACCOUNT_ADMIN')
+  const [one, two] = [await person(), await person()]
+  const members = await root.post(`/api/v1/users/${two.id}/roles`, {
+    role_id: await roleId('Reader'),
+    account_id: elsewhere,
+  })
+  t.equal(members.statusCode, 201, members.body)
+  const debugOf = async (client: typeof root, user: string) => {
+    const body = {
+      user: { key: user },
+      action: 'read',
+      resource: { type: 'Post', tenant: home },
+      use_debugger: true,
+    }
+    const { debug } = (await client.post('/allowed', body)).json()
+    return { rbac: debug.rbac, abac: debug.abac }
+  }
+
+  const known = await debugOf(root, two.id)
+  t.match(known, { rbac: { code: 'no_role_in_tenant' }, abac: { matching_usersets: ['theirs'] } })
+  const shown = await debugOf(admin.client, two.id)
+  t.match(shown, { rbac: { code: 'no_user_roles' }, abac: { matching_usersets: [] } })
+  t.same(
+    JSON.parse(JSON.stringify(shown).replaceAll(two.id, one.id)),
+    await debugOf(admin.client, one.id),
+    'it is the same of somebody who is nowhere else',
+  )
+})

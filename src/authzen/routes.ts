@@ -101,8 +101,12 @@ export function authzenRoutes({ modelOf, issuer, config }: Dependencies): Fastif
     const decisions = decisionsOf(request)
     const options = { requestId: request.id }
     if (!withReason) return (await decisions.checkMany(questions, options)).map(answerOf)
-    const explanations = await explainMany(decisions, questions, options)
-    return explanations.map((explanation) => explainedAnswer(explanation, own !== undefined))
+    return await explainMany(
+      decisions,
+      questions,
+      { explained: (explanation) => explainedAnswer(explanation, own !== undefined), decided: answerOf },
+      options,
+    )
   }
 
   /** Runs a search unless its answer is known to be empty. */

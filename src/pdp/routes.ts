@@ -132,15 +132,26 @@ export function pdpRoutes({ modelOf, config, isReady }: Dependencies): FastifyPl
         const own = isBound(request) ? await boundTo(request, modelOf) : undefined
         const asked = own ? questions.map((question) => askedWithin(own, question)) : questions
         const options = { requestId: request.id }
+        const decisions = decisionsFor(request)
         const wantReasons = Array.isArray(request.body) ? request.body.map(isDebugging) : []
-        if (!wantReasons.includes(true))
-          return { allow: (await decisionsFor(request).checkMany(asked, options)).map(answerOf) }
-        const explanations = await explainMany(decisionsFor(request), asked, options)
-        return {
-          allow: explanations.map((one, place) =>
-            wantReasons[place] ? explained(one, own) : answerOf(one.decision),
-          ),
+        const places = (withReasons: boolean) =>
+          [...asked.keys()].filter((place) => (wantReasons[place] ?? false) === withReasons)
+        const questionsAt = (some: readonly number[]) => some.flatMap((place) => asked[place] ?? [])
+        const [plain, reasoned] = [places(false), places(true)]
+        const allow: Allowed[] = asked.map(() => REFUSED)
+        const put = (some: readonly number[], answers: readonly Allowed[]): void => {
+          for (const [at, place] of some.entries()) allow[place] = answers[at] ?? REFUSED
         }
+        if (plain.length > 0)
+          put(plain, (await decisions.checkMany(questionsAt(plain), options)).map(answerOf))
+        if (reasoned.length > 0) {
+          const presenting = {
+            explained: (explanation: Explanation) => explained(explanation, own),
+            decided: answerOf,
+          }
+          put(reasoned, await explainMany(decisions, questionsAt(reasoned), presenting, options))
+        }
+        return { allow }
       },
     )
 

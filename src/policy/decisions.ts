@@ -1,3 +1,4 @@
+import { setImmediate as othersHadTheirTurn } from 'node:timers/promises'
 import type { Clock } from '../clock.ts'
 import { AppError } from '../errors.ts'
 import type { PolicyCache } from './cache.ts'
@@ -67,6 +68,8 @@ export type Decisions = ReturnType<typeof createDecisions>
 
 /** So many candidates are decided at once where a list is made of all of them. */
 const CHUNK = 500
+/** So many are explained at once. */
+const MOST_EXPLAINED = 32
 
 /** Decides the questions of one environment by the facts at hand, and loads those that are missing. */
 export function createDecisions({ environmentId, cache, log, clock, counts }: DecisionsDependencies) {
@@ -194,6 +197,31 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
       )
       record(question, explanation.decision, options)
       return explanation
+    },
+
+    /**
+     * The same for many questions, in their order, as far as they are taken. Explaining asks every rule, so others
+     * have their turn in between.
+     */
+    async *explainMany(
+      questions: readonly Question[],
+      options: DecisionOptions = {},
+    ): AsyncGenerator<Explanation, void, undefined> {
+      const cost = await evaluate(options, (policy) =>
+        questions.reduce((most, question) => Math.max(most, rulesAskedOfUser(policy, question)), 1),
+      )
+      const size = Math.min(MOST_EXPLAINED, chunkSize(cost))
+      for (let start = 0; start < questions.length; start += size) {
+        if (start > 0) await othersHadTheirTurn()
+        const some = questions.slice(start, start + size)
+        const explanations = await evaluate(options, (policy, facts, now) =>
+          some.map((question) => ({ question, explanation: explain(policy, facts, question, now) })),
+        )
+        for (const { question, explanation } of explanations) {
+          record(question, explanation.decision, options)
+          yield explanation
+        }
+      }
     },
 
     /**

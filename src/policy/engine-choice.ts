@@ -116,6 +116,17 @@ export function withShadow(local: Decisions, shadow: Shadow): Decisions {
       shadow.compare([question], [explanation.decision])
       return explanation
     },
+    async *explainMany(questions, options) {
+      const decisions: Decision[] = []
+      try {
+        for await (const explanation of local.explainMany(questions, options)) {
+          decisions.push(explanation.decision)
+          yield explanation
+        }
+      } finally {
+        shadow.compare(questions.slice(0, decisions.length), decisions)
+      }
+    },
   }
 }
 
@@ -125,8 +136,8 @@ type Engine = {
   /** Active accounts in the order of their keys, those after `after`. */
   listTenantKeys: List
   onDecision: (question: Question, decision: Decision, options: DecisionOptions) => void
-  /** What is known here about the answer; no decision of its own. */
-  explain: Decisions['explain']
+  /** What is known here about the answers; no decisions of their own. */
+  explaining: Pick<Decisions, 'explain' | 'explainMany'>
 }
 
 /**
@@ -134,7 +145,7 @@ type Engine = {
  * authorized users, a user's accounts) is answered from what is known here, and so are reasons where it agrees.
  */
 export function decidedBy(
-  { engine, readFacts, listTenantKeys, onDecision, explain }: Engine,
+  { engine, readFacts, listTenantKeys, onDecision, explaining }: Engine,
   local: Decisions,
 ): Decisions {
   return {
@@ -160,8 +171,19 @@ export function decidedBy(
     async explain(question, options = {}) {
       const decision = await engine.check(question, options)
       onDecision(question, decision, options)
-      const known = await explain(question, options)
-      return known.decision.allowed === decision.allowed ? known : unexplained(decision, known)
+      return reasonsFor(decision, await explaining.explain(question, options))
+    },
+
+    async *explainMany(questions, options = {}) {
+      const decisions = await engine.checkMany(questions, options)
+      let place = 0
+      for await (const known of explaining.explainMany(questions, options)) {
+        const [question, decision] = [questions[place], decisions[place]]
+        if (!question || !decision) throw new Error('a question was not decided')
+        onDecision(question, decision, options)
+        yield reasonsFor(decision, known)
+        place++
+      }
     },
 
     userPermissions: async (query, options) => [...(await engine.userPermissions(query, options))],
@@ -186,13 +208,16 @@ export function decidedBy(
   }
 }
 
-/** What the local engine found explains another answer than the one that was given. */
-const unexplained = (decision: Decision, { request }: Explanation): Explanation => ({
-  decision,
-  request,
-  allowingSources: [],
-  rbac: undefined,
-  abac: undefined,
-  rebac: undefined,
-  sentence: `Permit ${decision.allowed ? 'allows' : 'refuses'} it; what is stored here says otherwise`,
-})
+/** What the local engine found, unless that explains another answer than the one that was given. */
+function reasonsFor(decision: Decision, known: Explanation): Explanation {
+  if (known.decision.allowed === decision.allowed) return known
+  return {
+    decision,
+    request: known.request,
+    allowingSources: [],
+    rbac: undefined,
+    abac: undefined,
+    rebac: undefined,
+    sentence: `Permit ${decision.allowed ? 'allows' : 'refuses'} it; what is stored here says otherwise`,
+  }
+}

@@ -133,7 +133,7 @@ export function createPolicyEngines(dependencies: Dependencies) {
           listTenantKeys: async (after, limit) =>
             await cache.repository.listTenantKeys(DEFAULT_ENVIRONMENT, { after, limit }),
           onDecision: (question, decision, options) => record(question, decision, options),
-          explain: quiet.explain,
+          explaining: quiet,
         },
         local,
       )

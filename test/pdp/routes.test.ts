@@ -1,9 +1,11 @@
 import t from 'tap'
+import { DEFAULT_ENVIRONMENT } from '../../src/db/client.ts'
 import { SYSTEM } from '../../src/principal.ts'
 import { anEnvironment } from '../helpers/api-keys.ts'
 import { buildTestApp } from '../helpers/app.ts'
 import { matchEach } from '../helpers/matching.ts'
 import { apiKey, pythonClient, storeExample } from '../helpers/permit.ts'
+import { storeFacts } from '../policy/loading.ts'
 
 const FACTS = {
   tenants: [{ key: 'acme', attributes: { tier: 'gold' } }, { key: 'globex' }],
@@ -121,6 +123,27 @@ t.test('the PDP', async (t) => {
       0: { ...NO, debug: { rbac: { code: 'no_permission' } } },
       1: { ...YES, debug: { rbac: { code: 'allow' } } },
     })
+  })
+
+  await t.test('explains the checks of a list that ask, until the reasons are very long', async (t) => {
+    const wide = { key: 'wide', tenants: ['acme'], attributes: { notes: 'x'.repeat(300 * 1024) } }
+    await storeFacts(postern.services, DEFAULT_ENVIRONMENT, { users: [wide] })
+    const asked = { ...question('wide', 'read'), use_debugger: true }
+    const bulk = Array.from({ length: 100 }, (_, n) => (n % 2 === 0 ? asked : question('ada', 'read')))
+    const response = await pdp.post('/allowed/bulk', bulk)
+    const { allow } = response.json<{ allow: { allow: boolean; debug?: object }[] }>()
+
+    t.same(
+      allow.map((one) => one.allow),
+      bulk.map((one) => one !== asked),
+    )
+    const explained = allow.flatMap((one, place) => (one.debug ? [place] : []))
+    t.same(
+      explained,
+      [...explained.keys()].map((n) => 2 * n),
+      'those that ask, from the first on',
+    )
+    t.ok(explained.length > 20 && explained.length < 40, String(explained.length))
   })
 
   await t.test('is connected to itself, and tells how it is as OPA does', async (t) => {

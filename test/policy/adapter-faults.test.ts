@@ -166,6 +166,30 @@ t.test('whoever asks for reasons hears the answer of Permit, and reasons where t
   t.equal((await ask('read')).statusCode, 503)
 })
 
+t.test('reasons for a list are asked of Permit as one list', async (t) => {
+  const { permit, postern } = await buildPair(t, {
+    PERMIT_TIMEOUT_MS: '20000',
+    PERMIT_BREAKER_FAILURES: '3',
+  })
+  const client = await pythonClient(postern)
+  const body = { user: { key: 'anna' }, action: 'read', resource: { type: 'document', tenant: 'north' } }
+  const bulk = Array.from({ length: 200 }, (_, n) => ({ ...body, use_debugger: n !== 0 }))
+  const ask = async () => {
+    permit.requests.length = 0
+    return await client.post('/allowed/bulk', bulk)
+  }
+
+  const { allow } = (await ask()).json<{ allow: { allow: boolean; debug?: object }[] }>()
+  t.equal(allow.filter((one) => one.allow).length, 200)
+  t.equal(allow.filter((one) => one.debug).length, 199)
+  t.equal(permit.requests.length, 2, 'those that ask for reasons, and those that do not')
+
+  permit.set('cut')
+  t.equal((await ask()).statusCode, 503)
+  t.equal(permit.requests.length, 1)
+  t.equal(postern.permit.state().breakers.pdp, 'closed', 'one failure')
+})
+
 t.test('what Permit does not take is told to whoever asks it, and is no sign that it is away', async (t) => {
   const { permit, postern, decisions } = await buildPair(t, {
     PERMIT_TIMEOUT_MS: '20000',

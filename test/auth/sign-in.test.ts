@@ -263,7 +263,7 @@ t.test('a requested scope narrows the token', async (t) => {
   t.equal(scopeOf(await signIn('post:read postern.users:read:any post:read:any')), 'post:read')
 })
 
-t.test('a scope that is not held is not given, in whatever form it is asked for', async (t) => {
+t.test('C.5 8.3.1: a scope that is not held is not given, in whatever form it is asked for', async (t) => {
   const { app, writer } = await buildWriter(t)
 
   for (const scope of [

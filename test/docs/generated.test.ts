@@ -39,7 +39,7 @@ t.test('the README says what each dependency is for', async (t) => {
   )
 })
 
-t.test('the README says what the built-in roles may do', async (t) => {
+t.test('C.5 8.1.1: the README says what the built-in roles may do', async (t) => {
   const all = Object.entries(BUILTIN_RESOURCES).flatMap(([resource, { actions }]) =>
     actions.map((action) => `${resource}:${action}`),
   )

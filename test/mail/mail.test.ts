@@ -5,6 +5,7 @@ import t, { type Test } from 'tap'
 import { StartupError } from '../../src/errors.ts'
 import { durationInWords } from '../../src/mail/service.ts'
 import { loadMailTemplates } from '../../src/mail/templates.ts'
+import { createServices } from '../../src/services.ts'
 import { buildTestApp } from '../helpers/app.ts'
 import { PASSWORD, testConfig } from '../helpers/config.ts'
 import { isProblem } from '../helpers/hostile.ts'
@@ -89,7 +90,7 @@ t.test('mails are sent by jobs', async (t) => {
   const inbox = await mailServer(t)
   const warnings: string[] = []
   let now = new Date('2026-11-20T10:00:00Z')
-  const { services } = await buildTestApp(t, {
+  const { services, config, databaseUrl } = await buildTestApp(t, {
     env: {
       SMTP_URL: inbox.url,
       MAIL_FROM: 'Postern <no-reply@postern.test>',
@@ -186,6 +187,26 @@ t.test('mails are sent by jobs', async (t) => {
       t.match(await outcomes(), { delayed: 2, refused: 6 })
     },
   )
+
+  await t.test('who cannot open a mail leaves it to a process that can', async (t) => {
+    const newer = createServices(config, {
+      databaseUrl,
+      secretKey: 'another secret key that only this test has',
+    })
+    t.teardown(async () => await newer.close())
+    const mail = { to: 'eva@postern.test', template: 'password-reset', data: LINK } as const
+    await newer.mailer.send(mail, database.db)
+    await jobs.runDue()
+    matchEach(t, await waiting(), [{ attempts: 1, last_error: /sealed under another SECRET_KEY/ }])
+
+    await database.pool.query('update graphile_worker._private_jobs set run_at = now()')
+    await newer.jobs.runDue(['send_mail'])
+    t.same(
+      inbox.mails.map(({ to }) => to),
+      [['eva@postern.test']],
+    )
+    t.same(await waiting(), [])
+  })
 
   await t.test('while the server is away mails wait, but not longer than their links live', async (t) => {
     await inbox.stop()

@@ -147,6 +147,14 @@ export class PermitModel {
     Object.assign(role, { permissions: [...permissions].sort(), extends: [...parents] })
   }
 
+  setParent(key: string, parent: string, isParent: boolean): void {
+    const { permissions, extends: parents } = there(this.roles.get(key))
+    there(this.roles.get(parent))
+    if (parents.includes(parent) === isParent) return
+    const others = parents.filter((one) => one !== parent)
+    this.updateRole(key, permissions, isParent ? [...others, parent] : others)
+  }
+
   deleteRole(key: string): void {
     there(this.roles.get(key))
     this.#dropGrants(({ role, instance }) => role === key && instance === null)
@@ -266,6 +274,17 @@ export class PermitModel {
     there(this.tenants.get(tenant))
     if (this.instances.has(ref)) refuse(TAKEN)
     this.instances.set(ref, { tenant, draft })
+  }
+
+  /** Makes those that are missing, and replaces the attributes of the others. */
+  replaceInstances(all: readonly { ref: string; tenant: string; draft: boolean }[]): void {
+    for (const { ref } of all) there(this.resources.get(typeOf(ref)))
+    for (const { tenant } of all) there(this.tenants.get(tenant))
+    for (const { ref, tenant, draft } of all) {
+      const found = this.instances.get(ref)
+      if (found && found.tenant !== tenant) refuse(TAKEN)
+      this.instances.set(ref, { tenant, draft })
+    }
   }
 
   updateInstance(ref: string, draft: boolean): void {

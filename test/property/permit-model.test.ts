@@ -223,6 +223,65 @@ const WRITES = [
     body,
     model: (m) => ({ assignments_removed: m.unassignAll(body) }),
   })),
+  draw(
+    fc.uniqueArray(fc.record({ key: user, years: maybe(age), grants: ownGrants }), {
+      selector: ({ key }) => key,
+      maxLength: 2,
+    }),
+    (people) => ({
+      method: 'POST',
+      path: '/bulk/users',
+      body: {
+        operations: people.map(({ key, years, grants }) => ({
+          key,
+          ...attributes(years),
+          role_assignments: grants,
+        })),
+      },
+      model: (m) => {
+        for (const { key } of people) if (m.users.has(key)) throw new Refused('409 DUPLICATE_ENTITY')
+        for (const { key, years, grants } of people) m.createUser(key, years, grants)
+        return {}
+      },
+    }),
+  ),
+  draw(fc.uniqueArray(tenant, { maxLength: 2 }), (keys) => ({
+    method: 'POST',
+    path: '/bulk/tenants',
+    body: { operations: keys.map((key) => ({ key, name: key })) },
+    model: (m) => {
+      for (const key of keys) m.createTenant(key, key)
+      return {}
+    },
+  })),
+  draw(
+    fc.uniqueArray(fc.record({ ref: instance, at: tenant, draft: fc.boolean() }), {
+      selector: ({ ref }) => ref,
+      maxLength: 3,
+    }),
+    (things) => ({
+      method: 'PUT',
+      path: '/bulk/resource_instances',
+      body: {
+        operations: things.map(({ ref, at, draft }) => {
+          const [resource, key] = ref.split(':')
+          return { resource, key, tenant: at, attributes: { draft } }
+        }),
+      },
+      model: (m) => {
+        m.replaceInstances(things.map(({ ref, at, draft }) => ({ ref, tenant: at, draft })))
+        return {}
+      },
+    }),
+  ),
+  draw(fc.tuple(role, role, fc.boolean()), ([key, parent, isParent]) => ({
+    method: isParent ? 'PUT' : 'DELETE',
+    path: `/roles/${key}/parents/${parent}`,
+    model: (m) => {
+      m.setParent(key, parent, isParent)
+      return { key, extends: m.roles.get(key)?.extends }
+    },
+  })),
   draw(fc.tuple(role, several(PERMISSIONS), several(ROLES)), ([key, permissions, parents]) => {
     const others = parents.filter((parent) => parent !== key)
     return {
@@ -619,6 +678,12 @@ async function assertLists(model: PermitModel, { client, facts, schema }: Real):
     const rows = data.map((row) => Object.fromEntries(shown.map((name) => [name, row[name]])))
     if (!isDeepStrictEqual(rows, expected)) fail(path, rows, expected)
     if (total !== expected.length) fail(`count of ${path}`, total, expected.length)
+    const walked: unknown[] = []
+    for (let page = 1; page <= Math.ceil(total / 2); page++) {
+      const small = counted.replace('per_page=100', `per_page=2&page=${page}`)
+      walked.push(...(await client.get(small)).json<{ data: unknown[] }>().data)
+    }
+    if (!isDeepStrictEqual(walked, data)) fail(`pages of ${path}`, walked, data)
   }
 }
 

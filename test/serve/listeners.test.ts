@@ -41,9 +41,10 @@ t.test('PDP_PORT and OPA_PORT: the same service on further ports, which end with
       factsSyncTimeout: 10,
       factsSyncTimeoutPolicy: 'fail',
     })
-    const { resources, tenants, users, roleAssignments } = permit.api
+    const { resources, tenants, users, roleAssignments, resourceInstances, relationshipTuples } = permit.api
     const document = { type: 'document', key: 'd', tenant: 'acme' }
-    const held = { user: 'ida', role: 'viewer', resource_instance: 'document:d', tenant: 'acme' }
+    const theirs = { role: 'viewer', resource_instance: 'document:d', tenant: 'acme' }
+    const held = { user: 'ida', ...theirs }
     await resources.create({
       key: 'document',
       name: 'Document',
@@ -57,6 +58,48 @@ t.test('PDP_PORT and OPA_PORT: the same service on further ports, which end with
     t.equal(await permit.check('ida', 'read', document), true)
     await roleAssignments.waitForSync(null, 'ignore').unassign(held)
     t.equal(await permit.check('ida', 'read', document), false)
+
+    await resources.create({
+      key: 'page',
+      name: 'Page',
+      actions: { read: {} },
+      relations: { of: 'document' },
+      roles: {
+        viewer: {
+          name: 'Viewer',
+          permissions: ['read'],
+          granted_to: {
+            users_with_role: [{ role: 'viewer', on_resource: 'document', linked_by_relation: 'of' }],
+          },
+        },
+      },
+    })
+    const page = { type: 'page', key: 'p1', tenant: 'acme' }
+    const pageOf = { subject: 'document:d', relation: 'of', object: 'page:p1', tenant: 'acme' }
+    const [things, ties] = [
+      resourceInstances.waitForSync(5, 'fail'),
+      relationshipTuples.waitForSync(5, 'fail'),
+    ]
+    await things.create({ key: 'p1', resource: 'page', tenant: 'acme' })
+    t.match(await things.update('page:p1', { attributes: { size: 1 } }), { attributes: { size: 1 } })
+    await roleAssignments.waitForSync(5, 'fail').bulkAssign([held])
+    t.equal(await permit.check('ida', 'read', page), false)
+    await ties.create(pageOf)
+    t.equal(await permit.check('ida', 'read', page), true)
+    await ties.bulkUnRelationshipTuples([pageOf])
+    t.equal(await permit.check('ida', 'read', page), false)
+    await ties.bulkRelationshipTuples([pageOf])
+    t.equal(await permit.check('ida', 'read', page), true)
+    t.equal((await ties.list({ object: 'page:p1' })).length, 1)
+    await roleAssignments.waitForSync(5, 'fail').bulkUnassign([held])
+    t.equal(await permit.check('ida', 'read', page), false)
+    await users.waitForSync(5, 'fail').bulkUserCreate([{ key: 'bob', role_assignments: [theirs] }])
+    t.equal(await permit.check('bob', 'read', page), true)
+    await users.waitForSync(5, 'fail').bulkUserDelete(['bob'])
+    t.equal(await permit.check('bob', 'read', page), false)
+    await things.delete('page:p1')
+    t.equal(await refusalOf(things.get('page:p1')), '404 NOT_FOUND')
+
     t.equal(await refusalOf(users.waitForSync(Number.NaN).get('ida')), '400 INVALID_INPUT')
     const asPython = { authorization: `bearer ${key}`, 'x-wait-timeout': '10.0', 'x-timeout-policy': 'fail' }
     const answer = await fetch(`http://127.0.0.1:${pdp}/facts/users/ida`, { headers: asPython })

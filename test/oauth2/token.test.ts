@@ -362,7 +362,7 @@ t.test('client_credentials', async (t) => {
   })
 })
 
-t.test('C.4 9.2.4: a token names the audience that it is for, of those that the client may ask for', async (t) => {
+t.test('C.4 9.2.4: a token names the audience that it is for, one of its client’s', async (t) => {
   const client = await aClient(postern, { audiences: [ORDERS, BILLING], scopes: ['post:read'] })
   const ask = async (...resources: string[]) =>
     await sendForm(

@@ -320,4 +320,7 @@ END $$;--> statement-breakpoint
 CREATE TRIGGER "resources_gone" BEFORE DELETE ON "resources" FOR EACH ROW WHEN (NOT OLD."is_builtin") EXECUTE FUNCTION "resource_gone"();--> statement-breakpoint
 -- Permit's API shows an API key with the level of access that it was asked for.
 ALTER TABLE "api_keys" ADD COLUMN "is_called_write" boolean DEFAULT false NOT NULL;--> statement-breakpoint
-ALTER TABLE "api_keys" ADD CONSTRAINT "api_keys_called_write_check" CHECK (not "api_keys"."is_called_write" or ("api_keys"."access" = 'full' and "api_keys"."level" = 'environment'));
+ALTER TABLE "api_keys" ADD CONSTRAINT "api_keys_called_write_check" CHECK (not "api_keys"."is_called_write" or ("api_keys"."access" = 'full' and "api_keys"."level" = 'environment'));--> statement-breakpoint
+-- A signing key that was withdrawn by force is told to verifiers elsewhere, as what ends all tokens that it has signed.
+ALTER TABLE "revocations" DROP CONSTRAINT "revocations_kind_check";--> statement-breakpoint
+ALTER TABLE "revocations" ADD CONSTRAINT "revocations_kind_check" CHECK ("revocations"."kind" in ('session', 'token', 'user', 'client', 'key'));

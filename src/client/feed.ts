@@ -15,6 +15,8 @@ export type FeedOptions = Credentials & {
 
 type Dependencies = FeedOptions & {
   store: RevocationStore
+  /** Hears that keys were withdrawn, once `store` knows it. */
+  onKeysWithdrawn: () => void
   onError: (error: unknown) => void
 }
 
@@ -28,10 +30,10 @@ const LONGEST_EVENT = 1_048_576
 /** A token of a client is replaced before it expires. */
 const RENEWED_EARLIER_S = 30
 
-const KINDS: readonly string[] = ['session', 'token', 'user', 'client'] satisfies Revocation['kind'][]
+const KINDS: readonly string[] = ['session', 'token', 'user', 'client', 'key'] satisfies Revocation['kind'][]
 
 /** Fills `store` from the feed until closed; a connection that breaks is made anew and goes on where it was. */
-export function followFeed({ url, store, onError, ...credentials }: Dependencies) {
+export function followFeed({ url, store, onKeysWithdrawn, onError, ...credentials }: Dependencies) {
   const closing = new AbortController()
   const bearer = bearerOf(credentials)
   let lastId: string | undefined
@@ -47,6 +49,7 @@ export function followFeed({ url, store, onError, ...credentials }: Dependencies
         throw new Error('the feed sent no revocations')
       for (const one of content)
         if (!store.add(one)) throw new Error('there are more revocations than may be held')
+      if (content.some(({ kind }) => kind === 'key')) onKeysWithdrawn()
     } else if (name === 'current') {
       const age = isObject(content) ? content['age_seconds'] : undefined
       if (typeof age !== 'number' || !(age >= 0)) throw new Error('the feed did not say how old it is')

@@ -103,6 +103,9 @@ export function createKeySet({ uri, algorithms, cooldownSeconds, maxStaleSeconds
       if (!keys) await load()
     },
 
+    /** Reads the key set again, because it has changed. */
+    reload: (): void => void load().catch(() => {}),
+
     /** Changes with every answer: what was remembered of keys is to be looked at anew. */
     generation: () => generation,
 

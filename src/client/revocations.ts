@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 
 /** What can end. */
-export type RevocationKind = 'session' | 'token' | 'user' | 'client'
+export type RevocationKind = 'session' | 'token' | 'user' | 'client' | 'key'
 
 /** As the feed tells it. */
 export type Revocation = { kind: RevocationKind; ref: string; ver?: number | null; exp: number }
@@ -15,6 +15,7 @@ const KIND_SALT: Record<RevocationKind, number> = {
   token: 0x2545f491,
   user: 0x3c6ef372,
   client: 0x510e527f,
+  key: 0x1f83d9ab,
 }
 
 /** Tables are small, so that making one larger never holds the process up. A power of two. */

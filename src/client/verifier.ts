@@ -109,7 +109,15 @@ export function createVerifier(options: VerifierOptions) {
     limit: options.maxRevocations ?? 2_000_000,
   })
   const feed =
-    options.feed && followFeed({ url: `${issuer}/api/v1/revocations`, ...options.feed, store, onError })
+    options.feed &&
+    followFeed({
+      url: `${issuer}/api/v1/revocations`,
+      ...options.feed,
+      store,
+      // What the withdrawn ones have signed is refused from now on; what their successor signs is to be known soon.
+      onKeysWithdrawn: keys.reload,
+      onError,
+    })
   const seen = createSeenTokens<Verified>(options.cachedTokens ?? 10_000)
   const proofs = createProofChecker(nowSeconds)
   const createdAt = performance.now()
@@ -182,7 +190,7 @@ export function createVerifier(options: VerifierOptions) {
       kid,
       key,
       keyGeneration: keys.generation(),
-      endings: feed ? endingsOf(claims) : [],
+      endings: feed ? [{ key: endingOf(key, kid), ver: 0 }, ...endingsOf(claims)] : [],
       revocationGeneration: -1,
     }
     seen.add(token, verified)
@@ -248,6 +256,16 @@ function kidOf(header: Record<string, unknown>, algorithms: readonly Algorithm[]
   if (!isSupported || typeof kid !== 'string' || kid.length > LONGEST_KID)
     throw new PosternError('token_unsupported', 'The header of the token asks for what is not allowed')
   return kid
+}
+
+/** Made once for each key, because its hash takes longer than all the rest. */
+const endingsOfKeys = new WeakMap<VerificationKey, RevocationKey>()
+
+/** What would end every token of a key. */
+function endingOf(key: VerificationKey, kid: string): RevocationKey {
+  const known = endingsOfKeys.get(key) ?? revocationKey('key', kid)
+  endingsOfKeys.set(key, known)
+  return known
 }
 
 /** What would end the token: itself, its session, its subject, which without a session is a client, and who acts for it. */

@@ -1082,8 +1082,8 @@ export const revocations = pgTable(
     /** In the order of commits. Null until the transaction ends. */
     version: bigint({ mode: 'number' }),
     transactionId: xid8().notNull().default(sql`pg_current_xact_id()`),
-    kind: text().$type<'session' | 'token' | 'user' | 'client'>().notNull(),
-    /** The `sid`, `jti` or `sub` of the tokens. */
+    kind: text().$type<'session' | 'token' | 'user' | 'client' | 'key'>().notNull(),
+    /** The `sid`, `jti`, `sub` or `kid` of the tokens. */
     ref: text().notNull(),
     /** Of a user or client: tokens whose `ver` is lower are dead. */
     tokenVersion: integer(),
@@ -1094,7 +1094,7 @@ export const revocations = pgTable(
     index('revocations_version_idx').on(t.version),
     index('revocations_unsealed_idx').on(t.transactionId).where(sql`version is null`),
     index('revocations_expires_at_idx').on(t.expiresAt),
-    check('revocations_kind_check', isIn(t.kind, ['session', 'token', 'user', 'client'])),
+    check('revocations_kind_check', isIn(t.kind, ['session', 'token', 'user', 'client', 'key'])),
   ],
 )
 

@@ -1,6 +1,6 @@
 import { asc, eq, inArray, sql } from 'drizzle-orm'
 import type { Database, Executor, Tx } from '../db/client.ts'
-import { revocationFeed, signingKeys } from '../db/schema.ts'
+import { revocationFeed, revocations, signingKeys } from '../db/schema.ts'
 
 export type SigningAlgorithm = 'ES256' | 'RS256' | 'EdDSA'
 
@@ -36,6 +36,12 @@ const columns = {
   activatedAt: signingKeys.activatedAt,
   retiredAt: signingKeys.retiredAt,
 }
+
+/**
+ * Whoever has a key signs tokens of any life: not the life of ours counts, but how long a verifier may go on with a key set
+ * that it cannot read again, which is an hour unless it was told otherwise.
+ */
+const WITHDRAWN_SECONDS = 86_400
 
 const inSeconds = (seconds: number) => sql`now() + ${seconds}::int * interval '1 second'`
 
@@ -106,6 +112,13 @@ export function createKeysRepository({ db }: Database) {
 
     async deleteKeys(kids: readonly string[], tx: Tx): Promise<void> {
       if (kids.length > 0) await tx.delete(signingKeys).where(inArray(signingKeys.kid, [...kids]))
+    },
+
+    /** Deletes keys that others may know, and has every verifier that follows the revocations hear of it. */
+    async withdrawKeys(kids: readonly string[], tx: Tx): Promise<void> {
+      await this.deleteKeys(kids, tx)
+      for (const ref of kids)
+        await tx.insert(revocations).values({ kind: 'key', ref, expiresAt: inSeconds(WITHDRAWN_SECONDS) })
     },
 
     async replaceSealed(kid: string, privateKeySealed: string, ex: Executor): Promise<void> {

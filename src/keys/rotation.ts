@@ -108,7 +108,7 @@ export function createKeyRotation(dependencies: Dependencies) {
       return await transact(db, async (tx) => {
         await keys.lockKeys(tx)
         const withdrawn = (await keys.listKeys(tx)).map(({ kid }) => kid)
-        await keys.deleteKeys(withdrawn, tx)
+        await keys.withdrawKeys(withdrawn, tx)
         for (const kid of withdrawn) await record('signing_key.withdrawn', kid, caller, tx)
         const key = newKey()
         await keys.insertCurrentKey(key, tx)

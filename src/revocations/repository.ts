@@ -3,11 +3,11 @@ import type { Database, Executor } from '../db/client.ts'
 import { prune } from '../db/prune.ts'
 import { revocationFeed, revocations } from '../db/schema.ts'
 
-/** What ends: all tokens of a session, one token, or those of a user or client whose `ver` is lower than `ver`. */
+/** What ends: all tokens of a session, one token, those of a user or client whose `ver` is lower, or all of a key. */
 export type Revocation = {
   version: number
-  kind: 'session' | 'token' | 'user' | 'client'
-  /** The `sid`, `jti` or `sub` of the tokens. */
+  kind: 'session' | 'token' | 'user' | 'client' | 'key'
+  /** The `sid`, `jti`, `sub` or `kid` of the tokens. */
   ref: string
   ver: number | null
   /** Seconds since 1970 after which no token that it ends is alive. */
@@ -69,7 +69,7 @@ export function createRevocationsRepository({ db, pool, prepare }: Database) {
       }
     },
 
-    /** Ends one token. The other kinds are written by triggers. */
+    /** Ends one token. Other kinds are written by triggers, and keys with their withdrawal. */
     async insertToken(jti: string, expiresAt: Date, ex: Executor): Promise<void> {
       const until = sql`${expiresAt.toISOString()}::timestamptz + make_interval(secs => ${SKEW_SECONDS})`
       await ex.insert(revocations).values({ kind: 'token', ref: jti, expiresAt: until })

@@ -25,8 +25,8 @@ export const RevocationSchema = Type.Object(
   {
     kind: Type.Unsafe<Revocation['kind']>(
       Type.String({
-        enum: ['session', 'token', 'user', 'client'],
-        description: 'What `ref` names: `sid`, `jti`, or the `sub` of a user or client',
+        enum: ['session', 'token', 'user', 'client', 'key'],
+        description: 'What `ref` names: `sid`, `jti`, the `sub` of a user or client, or the `kid` of a key',
         examples: ['user'],
       }),
     ),

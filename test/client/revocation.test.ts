@@ -5,13 +5,14 @@ import t, { type Test } from 'tap'
 import { createVerifier, PosternError, type VerifierOptions } from '../../src/client/index.ts'
 import { createRevocationStore, type Revocation, revocationKey } from '../../src/client/revocations.ts'
 import { newId } from '../../src/ids.ts'
+import { SYSTEM } from '../../src/principal.ts'
 import { wireTo } from '../db/cuttable-proxy.ts'
 import { anApiKey } from '../helpers/api-keys.ts'
 import { buildTestApp } from '../helpers/app.ts'
 import { SECRET_KEY } from '../helpers/config.ts'
 import { freePort, startService } from '../helpers/processes.ts'
 import { isInTime } from '../policy/in-time.ts'
-import { AUDIENCE, type Json, openIssuer } from './issuer.ts'
+import { AUDIENCE, type Json, newPair, openIssuer } from './issuer.ts'
 
 const inAnHour = () => Math.floor(Date.now() / 1000) + 3600
 
@@ -89,6 +90,31 @@ t.test('each kind of entry ends its tokens, also those that were seen before, an
     'token_revoked',
     'an entry from the past brings nobody back',
   )
+})
+
+t.test('a key that was withdrawn verifies nothing from then on, whatever the key set says', async (t) => {
+  const { issuer, codeOf, current } = await build(t)
+  await current()
+  const [old = newPair(), successor] = [issuer.keys.published[0], newPair()]
+  const seen = issuer.token()
+  t.equal(await codeOf(seen), 'accepted')
+  const readsBefore = issuer.jwks.reads
+
+  // An answer that somebody between has kept: it still has the old key.
+  issuer.keys.published = [successor, old]
+  issuer.say('revoked', [{ kind: 'key', ref: old.kid, ver: null, exp: inAnHour() }])
+
+  t.ok(await isInTime(async () => (await codeOf(seen)) === 'token_revoked'))
+  t.equal(await codeOf(issuer.token({}, {}, old)), 'token_revoked', 'a token that was never seen')
+  t.ok(await isInTime(() => issuer.jwks.reads > readsBefore), 'the key set is read again')
+  t.equal(await codeOf(issuer.token({}, {}, successor)), 'accepted')
+
+  issuer.jwks.isDown = true
+  const last = newPair()
+  issuer.say('revoked', [{ kind: 'key', ref: successor.kid, exp: inAnHour() }])
+  const refused = async () => (await codeOf(issuer.token({}, {}, successor))) === 'token_revoked'
+  t.ok(await isInTime(refused), 'also while the key set is away')
+  t.not(await codeOf(issuer.token({}, {}, last)), 'accepted')
 })
 
 t.test('a feed that is cut is resumed where it was, whatever was sent twice', async (t) => {
@@ -364,5 +390,16 @@ t.test('three verifiers at two processes', async (t) => {
     t.ok(await isInTime(async () => (await codes(token)).every((code) => code === 'token_revoked')))
     again.child.kill('SIGTERM')
     t.match(await again.ended, { code: 0 }, 'an open stream does not hold the end of a process')
+  })
+
+  await t.test('so is what a key has signed that was withdrawn by force', async (t) => {
+    const { email } = await prepared.person('GUEST')
+    const token = await signIn(email)
+    const ofFirst = async (given: string) => (await codes(given)).slice(0, 2)
+    t.same(await ofFirst(token), ['accepted', 'accepted'])
+
+    await prepared.services.keys.rotate(SYSTEM, { force: true })
+
+    t.ok(await isInTime(async () => (await ofFirst(token)).every((code) => code === 'token_revoked')))
   })
 })

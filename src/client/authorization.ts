@@ -75,11 +75,13 @@ export function assertAuthentication(
   needed: NeededAuthentication,
   now = Date.now() / 1000,
 ): void {
-  const { acr, maxAgeSeconds } = needed
+  const { acr, maxAgeSeconds, withoutRecovery = false } = needed
   const isStrong = acr === undefined || claims.acr === acr
+  // Without a word of how it was, it may have been a recovery code.
+  const isInPerson = !withoutRecovery || (claims.amr !== undefined && !claims.amr.includes('recovery'))
   const isRecent =
     maxAgeSeconds === undefined || (claims.auth_time !== undefined && now - claims.auth_time <= maxAgeSeconds)
-  if (isStrong && isRecent) return
+  if (isStrong && isRecent && isInPerson) return
   throw new PosternError('insufficient_authentication', 'Authenticate again', {
     needed,
     scheme: schemeOf(claims),

@@ -18,26 +18,26 @@ const LONGEST_PROOF = 4096
 /** How old a proof may be; and how much its clock may be ahead. */
 const MAX_AGE_S = 60
 const MAX_AHEAD_S = 5
-/** Proofs that are remembered, so that none is used twice; the same once more while they are replaced. */
+/** The most proofs that are remembered at a time, twice over. Beyond, none is taken: one that is forgotten could come again. */
 const REMEMBERED = 100_000
 
 const refuse = (what: string): PosternError => new PosternError('proof_invalid', `The DPoP proof ${what}`)
 
 /** Checks proofs of possession; remembers which it has seen. A process of its own does not know those of others. */
-export function createProofChecker(nowSeconds: () => number) {
+export function createProofChecker(nowSeconds: () => number, most = REMEMBERED) {
   let recent = new Set<string>()
   let older = new Set<string>()
   let turnedAt = nowSeconds()
 
-  function useOnce(id: string, now: number): boolean {
-    if (now - turnedAt > MAX_AGE_S + MAX_AHEAD_S || recent.size >= REMEMBERED) {
+  function useOnce(id: string, now: number): void {
+    if (now - turnedAt > MAX_AGE_S + MAX_AHEAD_S) {
       older = recent
       recent = new Set()
       turnedAt = now
     }
-    if (recent.has(id) || older.has(id)) return false
+    if (recent.has(id) || older.has(id)) throw refuse('has been used before')
+    if (recent.size >= most) throw refuse('is one of too many within a minute')
     recent.add(id)
-    return true
   }
 
   return {
@@ -63,8 +63,8 @@ export function createProofChecker(nowSeconds: () => number) {
       const now = nowSeconds()
       if (typeof iat !== 'number' || !(iat >= now - MAX_AGE_S && iat <= now + MAX_AHEAD_S))
         throw refuse('is too old or of the future')
-      if (typeof jti !== 'string' || jti === '' || !useOnce(idOf(thumbprint, jti), now))
-        throw refuse('has been used before')
+      if (typeof jti !== 'string' || jti === '') throw refuse('has no jti')
+      useOnce(idOf(thumbprint, jti), now)
     },
   }
 }

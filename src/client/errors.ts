@@ -47,6 +47,8 @@ export type NeededAuthentication = {
   acr?: string
   /** The most seconds since, by the claim `auth_time`. */
   maxAgeSeconds?: number
+  /** True: not by a recovery code, which has the same `acr` as what it stands in for. */
+  withoutRecovery?: boolean
 }
 
 /** How a token comes: as RFC 6750 has it, or bound to a key (RFC 9449). */

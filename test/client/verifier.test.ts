@@ -2,6 +2,8 @@ import { createHmac, generateKeyPairSync } from 'node:crypto'
 import fc from 'fast-check'
 import { createLocalJWKSet, jwtVerify } from 'jose'
 import t, { type Test } from 'tap'
+import { assertAuthentication } from '../../src/client/authorization.ts'
+import { createProofChecker } from '../../src/client/dpop.ts'
 import {
   type Claims,
   createVerifier,
@@ -336,6 +338,33 @@ t.test('a token that is bound to a key comes with a proof, and each proof once',
   t.equal(await codeOf(issuer.token(), sent(proof())), 'proof_invalid', 'a token that is not bound')
 })
 
+t.test('while as many proofs as are remembered are good, no other is taken', async (t) => {
+  const holder = newPair()
+  let now = Math.floor(Date.now() / 1000)
+  const proofs = createProofChecker(() => now, 3)
+  const proof = () => newProof(holder, 'a token', 'https://posts.test/posts', { iat: now })
+  const takes = (text: string): boolean => {
+    try {
+      proofs.check('a token', holder.kid, {
+        scheme: 'DPoP',
+        proof: text,
+        method: 'GET',
+        url: 'https://posts.test/posts',
+      })
+      return true
+    } catch {
+      return false
+    }
+  }
+  const first = [proof(), proof(), proof()]
+
+  t.same(first.map(takes), [true, true, true])
+  t.same([proof(), proof(), proof(), proof()].map(takes), [false, false, false, false])
+  t.same(first.map(takes), [false, false, false], 'none of the first is forgotten')
+  now += 66
+  t.ok(takes(proof()), 'they have become too old, and there is room')
+})
+
 t.test('tokens that were seen are remembered', async (t) => {
   const token = (name: number | string): string => `head.${String(name).padStart(40, '-')}`
   const heldOf = (size: number, count: number): number[] => {
@@ -383,4 +412,20 @@ t.test('a scope reaches as far as it says', async (t) => {
   t.equal(hasScope(claims('post:read:any'), 'post:read', null), true)
   t.equal(hasScope(claims('post:readers'), 'post:read'), false)
   t.equal(hasScope(claims(''), ''), false)
+})
+
+t.test('a recovery code may be refused where the factor itself is asked for', (t) => {
+  const acr = 'urn:postern:acr:2'
+  const withRecovery = { acr, amr: ['pwd', 'recovery', 'mfa'] } as unknown as Claims
+  const withCode = { acr, amr: ['pwd', 'otp', 'mfa'] } as unknown as Claims
+  const silent = { acr } as unknown as Claims
+
+  t.doesNotThrow(() => assertAuthentication(withRecovery, { acr }))
+  t.doesNotThrow(() => assertAuthentication(withCode, { acr, withoutRecovery: true }))
+  for (const claims of [withRecovery, silent])
+    t.throws(() => assertAuthentication(claims, { acr, withoutRecovery: true }), {
+      code: 'insufficient_authentication',
+      headers: { 'www-authenticate': /insufficient_user_authentication/ },
+    })
+  t.end()
 })

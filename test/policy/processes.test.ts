@@ -87,6 +87,7 @@ t.test('two processes on one database', async (t) => {
 
   await t.test('what is written is heard of, and not only found by asking once a second', async (t) => {
     const waiting = PEOPLE.slice(400)
+    t.same(await readers(second, waiting), [], 'it has them at hand')
     const isOver = async (): Promise<boolean> => {
       const [user] = waiting
       if (user === undefined) return true

@@ -118,22 +118,23 @@ const described = (ids: string, account: string): string => `
     left join by_tenant h on h.user_id = m.user_id and h.account_id = m.account_id
     where m.user_id = any(${ids}) and (${account} is null or m.account_id = ${account}) group by m.user_id),
   people as (
-    select u.key, u.id, $1::text as organization_id, $2::text as project_id, $3::text as environment_id,
-      coalesce(tenants.of_user, '[]') as associated_tenants, coalesce(by_user.roles, '[]') as roles,
-      u.email, u.first_name, u.last_name, coalesce(u.attributes, '{}') as attributes,
-      ${instant('u.created_at')} as created_at, ${instant('u.updated_at')} as updated_at
+    select u.id, u.is_active, to_json(shown) as shown
     from users u
     left join tenants on tenants.user_id = u.id
     left join by_user on by_user.user_id = u.id
+    cross join lateral (
+      select u.key, u.id, $1::text as organization_id, $2::text as project_id, $3::text as environment_id,
+        coalesce(tenants.of_user, '[]') as associated_tenants, coalesce(by_user.roles, '[]') as roles,
+        u.email, u.first_name, u.last_name, coalesce(u.attributes, '{}') as attributes,
+        ${instant('u.created_at')} as created_at, ${instant('u.updated_at')} as updated_at) shown
     where u.id = any(${ids}))`
 
 /** Whoever is not active is marked so, as `presentUser` does. */
 const peopleBy = (order: string): string => `(
-  select coalesce(json_agg(case when off.id is null then to_json(people)
-    else (to_jsonb(people) || '{"is_active": false}')::json end order by ${order}), '[]')::text
-  from people left join users off on off.id = people.id and not off.is_active)`
+  select coalesce(json_agg(case when is_active then shown
+    else (shown::jsonb || '{"is_active": false}')::json end order by ${order}), '[]')::text from people)`
 
-const NAMED = `with ${described('$4::uuid[]', '$5::uuid')} select ${peopleBy('array_position($4::uuid[], people.id)')} as data`
+const NAMED = `with ${described('$4::uuid[]', '$5::uuid')} select ${peopleBy('array_position($4::uuid[], id)')} as data`
 
 /**
  * The size of the page is written out, or Postgres would expect a tenth of the table and plan anew each time. Ids
@@ -152,7 +153,7 @@ function everybody(perPage: number): string {
       order by id limit ${perPage + 1} offset (select case when start is null then $5::int else 0 end from current)
     ) as ids),
     ${described(onPage, 'null::uuid')}
-    select ${peopleBy('people.id')} as data, version, ids[1] as first, ids[${perPage + 1}] as next,
+    select ${peopleBy('id')} as data, version, ids[1] as first, ids[${perPage + 1}] as next,
       case when version = $6::bigint then null
         else (select count(*)::int from users where environment_id = $4 and deleted_at is null) end as total
     from current, walked`

@@ -5,6 +5,7 @@ import { resolve } from 'node:path'
 import AjvCompiler from '@fastify/ajv-compiler'
 import Type, { type Static, type TSchema } from 'typebox'
 import { isResource, LONGEST_AUDIENCE } from './audiences.ts'
+import type { HashingPriority } from './auth/hashing-priority.ts'
 import { StartupError } from './errors.ts'
 
 const text = (description: string, options: Record<string, unknown> = {}) =>
@@ -262,6 +263,12 @@ export const EnvSchema = Type.Object({
     0,
     128,
     0,
+  ),
+  HASH_PRIORITY: Type.Optional(
+    Type.Union([Type.Literal('idle'), Type.Literal('low')], {
+      description:
+        'What the threads that hash passwords get of a core that something else wants too, on Linux: idle nothing, low about a tenth. Default: idle with ENVIRONMENT=prod and more than one core, else low',
+    }),
   ),
   HASH_QUEUE: Type.Optional(
     Type.Integer({
@@ -614,6 +621,10 @@ export function expectation(schema: TSchema): string {
 const hashConcurrency = (env: Env, threads: number): number =>
   env.HASH_CONCURRENCY || Math.max(1, Math.min(availableParallelism() - 1, threads))
 
+/** On one core the thread that answers requests could keep hashes from ever having their turn. */
+const hashPriority = (env: Env): HashingPriority =>
+  env.HASH_PRIORITY ?? (env.ENVIRONMENT === 'prod' && availableParallelism() > 1 ? 'idle' : 'low')
+
 /** How many threads libuv has for hashes, and for reading files and looking up names. */
 const threadPoolSize = (variables: NodeJS.ProcessEnv): number => Number(variables['UV_THREADPOOL_SIZE']) || 4
 
@@ -701,6 +712,7 @@ function toConfig(env: Env, threads: number) {
       concurrency: hashConcurrency(env, threads),
       queue: env.HASH_QUEUE,
       threads,
+      priority: hashPriority(env),
     },
     policy: {
       cachedUsers: env.POLICY_CACHE_USERS,

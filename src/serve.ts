@@ -60,13 +60,13 @@ async function start(config: Config, interruption: InterruptionWatch): Promise<v
   }
 }
 
-async function lowerThreads({ log }: App, { passwords: { threads } }: Config): Promise<void> {
+async function lowerThreads({ log }: App, { passwords: { threads, priority } }: Config): Promise<void> {
   try {
-    const found = await lowerHashingPriority(threads)
+    const found = await lowerHashingPriority(threads, priority)
     if (found !== undefined && found < threads)
       log.warn({ threads, found }, 'some of the threads that hash passwords keep their priority')
   } catch (error) {
-    log.warn({ err: error }, 'the threads that hash passwords keep their priority')
+    log.warn({ err: error }, 'the threads that hash passwords have not the priority that HASH_PRIORITY says')
   }
 }
 

@@ -273,6 +273,14 @@ t.test('the address printed is PUBLIC_URL, else that of HOST and the port listen
   t.equal(publicUrl(http({ PUBLIC_URL: 'https://auth.example.com' })), 'https://auth.example.com')
 })
 
+t.test('hashes run when a core is idle: in production, where there is another one', async (t) => {
+  const priorityWith = (env: NodeJS.ProcessEnv) => loadConfig(env).passwords.priority
+  t.equal(priorityWith({}), 'low')
+  t.equal(priorityWith({ ENVIRONMENT: 'prod' }), availableParallelism() > 1 ? 'idle' : 'low')
+  t.equal(priorityWith({ ENVIRONMENT: 'prod', HASH_PRIORITY: 'low' }), 'low')
+  t.equal(priorityWith({ HASH_PRIORITY: 'idle' }), 'idle')
+})
+
 t.test('HASH_CONCURRENCY of 0 leaves a core for everything else', async (t) => {
   const { concurrency } = loadConfig({ HASH_CONCURRENCY: '0' }).passwords
   t.ok(concurrency >= 1)

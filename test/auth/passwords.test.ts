@@ -259,7 +259,7 @@ t.test('by default as many may wait as soon have their turn, at the speed of the
 
 t.test('the threads that hash get a lower priority, and the one that answers does not', async (t) => {
   const ours = getPriority()
-  const found = await lowerHashingPriority(4)
+  const found = await lowerHashingPriority(4, 'low')
 
   if (process.platform !== 'linux') {
     t.equal(found, undefined)

@@ -256,7 +256,8 @@ export function createDecisions({ environmentId, cache, log, clock, counts }: De
         }
       }
       if (resourceTypes?.every((type) => type === TENANT_TYPE)) return found
-      if (user?.hasTooManyRoles) throw new AppError('answer_too_large')
+      for (const key of user?.crowdedTenants ?? [])
+        if (!tenants || tenants.includes(key)) throw new AppError('answer_too_large')
       if (!user || user.instanceRoles.size === 0) return found
       const reached = await repository.listReachable(
         environmentId,

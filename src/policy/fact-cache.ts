@@ -107,7 +107,7 @@ function sizeOf(whole: unknown): number {
     size += BYTES_OF_A_VALUE
     if (typeof value === 'string') size += value.length
     if (typeof value !== 'object' || value === null) continue
-    const entries = value instanceof Map ? value.entries() : Object.entries(value)
+    const entries = value instanceof Map || value instanceof Set ? value.entries() : Object.entries(value)
     for (const [name, part] of entries) {
       size += String(name).length
       rest.push(part)

@@ -27,14 +27,16 @@ export type LoadedFacts = {
 const MOST_INSTANCES = 10_000
 /** The most subjects that are read of one relation of an instance: one more than a decision looks at. */
 const MOST_SUBJECTS = MOST_VISITS + 1
-/** Of somebody who holds more roles on instances than this, none of them is read. */
+/** So many roles of somebody on instances are read at most: those in the accounts where they hold the fewest. */
 const MOST_INSTANCE_ROLES = MOST_VISITS
+
+const IS_IN_FORCE = 'coalesce(x.expires_at > now(), true)'
 
 const USERS = `
   (select json_agg(json_build_array(w.ref, case when u.id is not null then json_build_object(
       'id', u.id, 'key', u.key, 'isActive', u.is_active, 'attributes', u.attributes,
       'email', u.email, 'firstName', u.first_name, 'lastName', u.last_name,
-      'hasTooManyRoles', h.has_too_many,
+      'crowdedTenants', c.crowded,
       'tenants', (
         select json_agg(a.key) from account_members m
         join accounts a on a.id = m.account_id and a.deleted_at is null
@@ -49,15 +51,24 @@ const USERS = `
         left join account_members m on m.account_id = x.account_id and m.user_id = x.user_id
         left join resource_instances i on i.id = x.resource_instance_id
         left join resources t on t.id = i.resource_id
-        where x.user_id = u.id and (x.resource_instance_id is null or not h.has_too_many)
+        where x.user_id = u.id
+          and (x.resource_instance_id is null or not h.has_many
+            or (${IS_IN_FORCE} and (c.crowded ? x.account_id::text) is not true))
           and (x.account_id is null or (a.id is not null and m.status = 'active')))
     ) end))
     from unnest($3::text[], $4::uuid[]) as w(ref, id)
     left join users k on k.environment_id = $1 and k.key = w.ref and k.deleted_at is null
     left join users u on u.environment_id = $1 and u.id = coalesce(k.id, w.id) and u.deleted_at is null
-    left join lateral (select count(*) > ${MOST_INSTANCE_ROLES} as has_too_many from (
+    left join lateral (select count(*) > ${MOST_INSTANCE_ROLES} as has_many from (
       select from role_assignments x where x.user_id = u.id and x.resource_instance_id is not null
       limit ${MOST_INSTANCE_ROLES + 1}) x) h on true
+    left join lateral (select jsonb_object_agg(id, key) as crowded from (
+      select a.id, a.key, sum(count(*)) over (order by count(*), a.id) as roles
+      from role_assignments x
+      join accounts a on a.id = x.account_id and a.deleted_at is null
+      join account_members m on m.account_id = a.id and m.user_id = x.user_id and m.status = 'active'
+      where h.has_many and x.user_id = u.id and x.resource_instance_id is not null and ${IS_IN_FORCE}
+      group by a.id) s where s.roles > ${MOST_INSTANCE_ROLES}) c on true
   ) as users`
 
 const TENANTS = `
@@ -111,7 +122,7 @@ type UserJson = {
   email: string | null
   firstName: string | null
   lastName: string | null
-  hasTooManyRoles: boolean
+  crowdedTenants: Record<string, string> | null
   tenants: string[] | null
   roles: [role: string, tenant: string | null, instance: string | null, expiresAt: number | null][] | null
 }
@@ -143,8 +154,8 @@ export function createFactsRepository({ pool, prepare }: Database) {
     /**
      * All that is stored about those named, and about the instances that they are related to by `edges`, in one
      * statement and so as of one version. Deleted people and accounts, and instances of deleted accounts, are not
-     * there; neither are built-in roles, and roles held in an account of which one is no active member. Of somebody
-     * who holds more than 100,000 roles on instances, none of these is.
+     * there; neither are built-in roles, and roles held in an account of which one is no active member. Of roles on
+     * instances 100,000 of one person are: all of an account or none, beginning with the accounts that have fewest.
      */
     async loadFacts(
       environmentId: string,
@@ -351,7 +362,7 @@ function userOf(json: UserJson): UserFacts {
     tenantRoles: tenantRoles.size === 0 ? NO_ROLES : tenantRoles,
     everywhere: everywhere.length === 0 ? NO_HELD_ROLES : everywhere,
     instanceRoles: instanceRoles.size === 0 ? NO_ROLES : instanceRoles,
-    hasTooManyRoles: json.hasTooManyRoles,
+    ...(json.crowdedTenants && { crowdedTenants: new Set(Object.values(json.crowdedTenants)) }),
   }
 }
 

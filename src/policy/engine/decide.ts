@@ -62,7 +62,8 @@ function mayHoldOnInstance(
   question: Question,
   action: CompiledAction,
 ): boolean {
-  if (!user || !tenant || (user.instanceRoles.size === 0 && !user.hasTooManyRoles)) return false
+  if (!user || !tenant) return false
+  if (user.instanceRoles.size === 0 && !user.crowdedTenants?.has(tenant.key)) return false
   return keyOf(question) !== undefined && action.resourceRoles.length > 0
 }
 

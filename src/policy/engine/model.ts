@@ -90,8 +90,11 @@ export type UserFacts = {
   readonly everywhere: readonly HeldRole[]
   /** Roles held on an instance, by `type:key`. */
   readonly instanceRoles: ReadonlyMap<string, readonly HeldRole[]>
-  /** True: more roles on instances than are looked at, and none is in `instanceRoles`; who needs them is refused. */
-  readonly hasTooManyRoles?: boolean
+  /**
+   * Keys of accounts in which there are more roles on instances than are looked at: none of these is in
+   * `instanceRoles`, and what needs them is refused.
+   */
+  readonly crowdedTenants?: ReadonlySet<string>
 }
 
 /** What is stored about an account. */

@@ -41,14 +41,18 @@ export type Grant = {
  * How a user holds one of `roles` on an instance (`type:key`), directly or by derivation, over the fewest relations;
  * `undefined` when none is held. Each derivation asks for one role on one subject, so the least fixpoint of all of
  * them is what can be reached from the roles given, and it is searched backwards, without recursion; nothing is met
- * twice. `no_direct_roles_on_object` looks at roles given on that object only.
+ * twice. `no_direct_roles_on_object` looks at roles given on that object only. Relationships do not leave an account, so
+ * where it has more of the user's roles than are looked at, nothing is searched.
  */
 export function findGrant(
   walk: Walk,
   roles: readonly CompiledResourceRole[],
   instance: string,
 ): Grant | undefined {
-  if (walk.user.hasTooManyRoles) walk.isTooLarge = true
+  if (isInCrowdedTenant(walk, instance)) {
+    walk.isTooLarge = true
+    return undefined
+  }
   if (walk.user.instanceRoles.size === 0) return undefined
   const wanted = roles.map((role): Grant => ({ role, instance, next: undefined }))
   const given = wanted.find(({ role }) => isGiven(walk, role, instance))
@@ -60,6 +64,14 @@ export function findGrant(
     if (found || walk.isTooLarge) return found
   }
   return undefined
+}
+
+function isInCrowdedTenant(walk: Walk, instance: string): boolean {
+  const { crowdedTenants } = walk.user
+  if (!crowdedTenants) return false
+  const facts = walk.facts.instance(instance)
+  if (facts === undefined) walk.isIncomplete = true
+  return !!facts && crowdedTenants.has(facts.tenant)
 }
 
 /** The roles behind `grant`: the first one that was given; those that may be derived themselves join the queue. */

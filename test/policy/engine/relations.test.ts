@@ -314,6 +314,30 @@ t.test('more relationships than one decision may walk are a refusal, never an al
   t.strictSame(allowingSources, [])
 })
 
+t.test('where more roles of somebody were left out than are looked at, nothing is concluded', async (t) => {
+  const anybodyElse = aDocument({
+    resources: [aResource('doc', { roles: [anInstanceRole('owner', ['doc:read'])] })],
+    userSets: [
+      { key: 'others', conditions: { not: { 'user.roles': { array_contains: 'doc#owner' } } }, parent: null },
+    ],
+    rules: [{ users: { set: 'others' }, resources: { resource: 'doc' }, permission: 'doc:write' }],
+  })
+  const compiled = compilePolicy(anybodyElse)
+  const instances = [anInstance('doc:d'), anInstance('doc:e', { tenant: 'umbra' })]
+  const ask = (crowded: string[], permission: string, key: string, tenant: string) => {
+    const ann = aUser('ann', { on: { 'doc:e': ['owner'] }, crowdedTenants: new Set(crowded) })
+    const facts = factsOf(aWorld({ tenants, instances, users: [ann] }))
+    const decision = decide(compiled, facts, asks('ann', permission, { key, tenant }), NOW)
+    return decision.refusal ?? decision.source
+  }
+
+  t.equal(ask([], 'doc:write', 'd', 'acme'), 'abac')
+  t.equal(ask(['acme'], 'doc:write', 'd', 'acme'), 'graph_too_large', 'who knows whether ann owns it?')
+  t.equal(ask(['acme'], 'doc:read', 'd', 'acme'), 'graph_too_large')
+  t.equal(ask(['acme'], 'doc:read', 'e', 'umbra'), 'rebac')
+  t.equal(ask(['acme'], 'doc:write', 'e', 'umbra'), undefined)
+})
+
 t.test(
   'a graph in which everything is related to everything is walked once, not over and over',
   async (t) => {

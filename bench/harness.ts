@@ -117,12 +117,22 @@ export async function adminToken(url: string): Promise<string> {
 export const adminCredentials = ADMIN
 
 export async function post(url: string, body: unknown, token?: string): Promise<Response> {
+  return await send('POST', url, body, token)
+}
+
+/** The answer, which must be a success. */
+export async function send(
+  method: 'POST' | 'PATCH' | 'DELETE',
+  url: string,
+  body: unknown,
+  token?: string,
+): Promise<Response> {
   const response = await fetch(url, {
-    method: 'POST',
+    method,
     headers: { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) },
     body: JSON.stringify(body),
   })
-  if (!response.ok) throw new Error(`${url}: ${response.status} ${await response.text()}`)
+  if (!response.ok) throw new Error(`${method} ${url}: ${response.status} ${await response.text()}`)
   return response
 }
 
@@ -176,4 +186,20 @@ export async function freePort(): Promise<number> {
 export function residentMib(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8')
   return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) / 1024
+}
+
+const SAMPLE_EVERY_MS = 100
+
+/** What the work comes to, and the resident memory of a process in MiB every 100 ms while it goes on. */
+export async function withMemory<T>(
+  pid: number,
+  work: () => Promise<T>,
+): Promise<{ result: T; memory: number[] }> {
+  const memory = [residentMib(pid)]
+  const timer = setInterval(() => memory.push(residentMib(pid)), SAMPLE_EVERY_MS)
+  try {
+    return { result: await work(), memory }
+  } finally {
+    clearInterval(timer)
+  }
 }

@@ -4,36 +4,35 @@ import pg from 'pg'
 import {
   adminToken,
   type Bench,
-  load,
   placeProcesses,
   post,
   ROUNDS,
   report,
-  residentMib,
   type Server,
   startPostern,
+  withMemory,
 } from './harness.ts'
+import { pages } from './permit-bulk/pages.ts'
+import { schemaWrites } from './permit-bulk/schema-writes.ts'
 
 const USERS = Number(process.env['BENCH_BULK_USERS'] ?? 100_000)
 /** The most that Permit takes in one request. */
 const OPERATIONS = 3000
 const LANES = 2
 const ROLES = 1000
-const SCHEMA_WRITES = 100
 const FACTS = '/v2/facts/default/default'
-const SCHEMA = '/v2/schema/default/default'
 
 /**
  * Permit's management API: loading people with a role each by bulk requests, beside bare inserts of the same rows; pages
- * of 100 of them; and changes of roles among 1,000, each followed by a check that must know of it.
+ * of 100 of them; and changes of the schema among 1,000 roles, each followed by a check that must know of it.
  */
 export async function permitBulk(bench: Bench): Promise<void> {
   const postern = await startPostern({ ...bench, isPinned: false })
   try {
     const key = await loadPolicy(postern)
     await bulkLoad(bench, postern, key)
-    await pages(bench, postern, key)
-    await schemaWrites(postern, key)
+    await pages(bench, postern, key, Math.floor(USERS / 100 / 2))
+    await schemaWrites(postern, key, ROLES)
   } finally {
     await postern.stop()
   }
@@ -69,7 +68,7 @@ async function bulkLoad(bench: Bench, postern: Server, key: string): Promise<voi
   placeProcesses(bench, false)
   const ours: number[] = []
   const bare: number[] = []
-  const memory: number[] = []
+  const memory: number[][] = []
   const perRound = Math.ceil(USERS / ROUNDS / OPERATIONS) * OPERATIONS
   const clients = await Promise.all(
     Array.from({ length: LANES }, async () => {
@@ -87,24 +86,30 @@ async function bulkLoad(bench: Bench, postern: Server, key: string): Promise<voi
           if (client) await insertBare(client, people)
         }),
       )
-      ours.push(
-        await rateOf(perRound, `bulk-${run}`, async (people) => {
-          const operations = people.map((person) => ({
-            ...person,
-            role_assignments: [{ role: 'viewer', tenant: 'default' }],
-          }))
-          await post(`${postern.url}${FACTS}/bulk/users`, { operations }, key)
-        }),
+      const measured = await withMemory(
+        postern.pid,
+        async () =>
+          await rateOf(perRound, `bulk-${run}`, async (people) => {
+            const operations = people.map((person) => ({
+              ...person,
+              role_assignments: [{ role: 'viewer', tenant: 'default' }],
+            }))
+            await post(`${postern.url}${FACTS}/bulk/users`, { operations }, key)
+          }),
       )
-      memory.push(residentMib(postern.pid))
+      ours.push(measured.result)
+      memory.push(measured.memory)
     }
   } finally {
     await Promise.all(clients.map(async (client) => await client.end()))
   }
   report('bare inserts: people, members, assignments', bare, 'users/s')
   report(`POST ${FACTS}/bulk/users, ${OPERATIONS} in one`, ours, 'users/s', bare)
-  report('resident memory after a third of them', memory.slice(0, 1), 'MiB')
-  report('the same after all', memory.slice(-1), 'MiB')
+  const mostIn = (samples: number[] = []) => [Math.max(...samples)]
+  report('resident memory before the first of them', memory[0]?.slice(0, 1) ?? [], 'MiB')
+  report('the most while the first third is loaded', mostIn(memory.at(0)), 'MiB')
+  report('the most while the last third is loaded', mostIn(memory.at(-1)), 'MiB')
+  report('the most of all', mostIn(memory.flat()), 'MiB')
 }
 
 /** People per second, `LANES` requests at a time. */
@@ -152,95 +157,4 @@ async function insertBare(client: pg.Client, people: Person[]): Promise<void> {
     join roles r on r.environment_id = m.environment_id and r.resource_id is null and r.key = 'viewer'`,
     [JSON.stringify(people)],
   )
-}
-
-async function pages(bench: Bench, { url }: Server, key: string): Promise<void> {
-  const pool = new pg.Pool({ connectionString: bench.databaseUrl, max: LANES })
-  try {
-    await pool.query('vacuum analyze')
-    const headers = { authorization: `Bearer ${key}` }
-    const middle = Math.floor(USERS / 100 / 2)
-    const rounds = { bare: [] as number[], first: [] as number[], middle: [] as number[] }
-    for (let round = -1; round < ROUNDS; round++) {
-      const page = async (number: number) =>
-        (await load({ url: `${url}${FACTS}/users?per_page=100&page=${number}`, headers, connections: 16 }))
-          .perSecond
-      const measured = { bare: await barePages(pool), first: await page(1), middle: await page(middle) }
-      if (round < 0) continue // warm-up
-      rounds.bare.push(measured.bare)
-      rounds.first.push(measured.first)
-      rounds.middle.push(measured.middle)
-    }
-    report('bare statement: 100 people with their roles, as JSON', rounds.bare, '/s')
-    report('page of 100 people with their roles, first', rounds.first, '/s', rounds.bare)
-    report('the same, in the middle', rounds.middle, '/s', rounds.bare)
-  } finally {
-    await pool.end()
-  }
-}
-
-/** Pages per second that a program reads which asks Postgres itself, and counts nothing. */
-async function barePages(pool: pg.Pool): Promise<number> {
-  const startedAt = performance.now()
-  let pages = 0
-  const lane = async () => {
-    while (performance.now() < startedAt + BARE_SECONDS * 1000) {
-      const { rows } = await pool.query({ name: 'bare_page', text: BARE_PAGE })
-      if (JSON.stringify(rows).length < 1000) throw new Error('there are no people')
-      pages++
-    }
-  }
-  await Promise.all(Array.from({ length: LANES }, lane))
-  return (pages * 1000) / (performance.now() - startedAt)
-}
-
-const BARE_SECONDS = 3
-const BARE_PAGE = `
-  select u.id, u.key, u.email, u.first_name, u.last_name, u.attributes, u.created_at, u.updated_at, (
-    select json_agg(json_build_object('role', r.key, 'tenant', a.key))
-    from role_assignments x join roles r on r.id = x.role_id join accounts a on a.id = x.account_id
-    where x.user_id = u.id) as roles
-  from users u
-  where u.environment_id = (select id from environments where project = 'default' and key = 'default')
-    and u.deleted_at is null
-  order by u.id limit 100`
-
-/** Each change is followed by a check, and the check must know of it. */
-async function schemaWrites({ url }: Server, key: string): Promise<void> {
-  const times = { create: [] as number[], patch: [] as number[], check: [] as number[] }
-  const timed = async (into: number[], work: () => Promise<unknown>) => {
-    const startedAt = performance.now()
-    await work()
-    into.push(performance.now() - startedAt)
-  }
-  const expectAllowed = async (user: string, action: string, expected: boolean) => {
-    const question = { user: { key: user }, action, resource: { type: 'document', tenant: 'default' } }
-    await timed(times.check, async () => {
-      const { allow } = (await (await post(`${url}/allowed`, question, key)).json()) as { allow: boolean }
-      if (allow !== expected) throw new Error(`wrong answer about ${user} and ${action}`)
-    })
-  }
-  const run = randomUUID().slice(0, 8)
-  for (let place = 0; place < SCHEMA_WRITES; place++) {
-    const [role, user] = [`new-${run}-${place}`, `holder-${run}-${place}`]
-    const body = { key: role, name: role, permissions: ['document:read'] }
-    await timed(times.create, async () => await post(`${url}${SCHEMA}/roles`, body, key))
-    const grant = { role, tenant: 'default' }
-    await post(`${url}${FACTS}/users`, { key: user, role_assignments: [grant] }, key)
-    await expectAllowed(user, 'read', true)
-    await expectAllowed(user, 'update', false)
-    await timed(times.patch, async () => {
-      const response = await fetch(`${url}${SCHEMA}/roles/${role}`, {
-        method: 'PATCH',
-        headers: { 'content-type': 'application/json', authorization: `Bearer ${key}` },
-        body: JSON.stringify({ permissions: ['document:update'] }),
-      })
-      if (!response.ok) throw new Error(`${response.status} ${await response.text()}`)
-    })
-    await expectAllowed(user, 'read', false)
-    await expectAllowed(user, 'update', true)
-  }
-  report(`role created among ${ROLES.toLocaleString('en')}`, times.create, 'ms')
-  report('role changed among them', times.patch, 'ms')
-  report('the next check', times.check, 'ms')
 }

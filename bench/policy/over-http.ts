@@ -13,6 +13,7 @@ import {
 import { casbinInProcess } from './casbin.ts'
 import { cerbosBody, startCerbos } from './cerbos.ts'
 import { policyInProcess } from './engine.ts'
+import { seenByAnotherProcess } from './other-process.ts'
 import { installPeers, peerVersions } from './peers.ts'
 import { type Asked, POLICY_FILE, questionsOf, roleOf, userKey } from './rules.ts'
 
@@ -21,7 +22,10 @@ const USERS = 1000
 const QUESTIONS = 500
 const BATCH = 100
 
-/** Decisions in process beside casbin; single and batched checks over HTTP beside Cerbos with the same rules, and a relationship check over three hops. */
+/**
+ * Decisions in process beside casbin; single and batched checks over HTTP beside Cerbos with the same rules, and a
+ * relationship check over three hops; how soon another process knows of a write.
+ */
 export async function policy(bench: Bench): Promise<void> {
   console.log(`  beside ${peerVersions}`)
   const peers = await installPeers()
@@ -72,6 +76,7 @@ export async function policy(bench: Bench): Promise<void> {
     await cerbos.stop()
     await postern.stop()
   }
+  await seenByAnotherProcess(bench)
 }
 
 type Body = { body: string; isRight: (answer: string) => boolean }

@@ -37,7 +37,7 @@ export const PROBLEMS = {
   scope_too_large: {
     status: 400,
     title: 'The scopes do not fit into a token',
-    help: 'Name the scopes that are needed in `scope` (space-separated); together they may have 4096 bytes.',
+    help: 'Name the scopes that are needed in `scope` (space-separated); they may have 4096 bytes. Without `scope` that is for scopes and roles together; with it, `roles` is empty in the token when they do not fit beside the scopes.',
   },
   invalid_grant: {
     status: 400,

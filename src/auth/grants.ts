@@ -24,7 +24,7 @@ export type EffectivePermissions = {
   scopes: string[]
 }
 
-/** The most that the scope claim may have, in bytes: tokens travel in headers. */
+/** The most that the scopes of a token may have, and of a person its roles with them, in bytes: tokens travel in headers. */
 export const MAX_SCOPE_BYTES = 4096
 
 /** The scopes that a request names, each once. */
@@ -35,6 +35,7 @@ export const scopesNamed = (scope: string | null | undefined): string[] => [
 /**
  * What a token for `accountId` will carry: all that is held there, or the part of it that is `wanted`, which may be
  * nothing. Nothing at all until a password set by somebody else has been changed, and a missing second factor shown.
+ * Scopes that are wanted come before the roles: these are all there, or none when they do not fit beside them.
  * @throws AppError scope_too_large
  */
 export function grant(
@@ -45,14 +46,19 @@ export function grant(
   if (grantee.mustChange || grantee.isMfaMissing) return { accountId, role: GUEST, roles: [], scopes: [] }
   const held = effective(grantee.roles, accountId)
   const scopes = wanted.length === 0 ? held.scopes : held.scopes.filter((scope) => wanted.includes(scope))
-  const bytes = Buffer.byteLength(scopes.join(' '))
-  if (bytes > MAX_SCOPE_BYTES) {
+  const bytes = { scopes: Buffer.byteLength(scopes.join(' ')), roles: bytesOfRoles(held.roles) }
+  const isFitting = bytes.scopes + bytes.roles <= MAX_SCOPE_BYTES
+  if (bytes.scopes > MAX_SCOPE_BYTES || (wanted.length === 0 && !isFitting)) {
     throw new AppError('scope_too_large', {
-      detail: `The scopes have ${bytes} bytes; name those needed in \`scope\`.`,
+      detail: `The scopes have ${bytes.scopes} bytes, the roles ${bytes.roles}; name the scopes needed in \`scope\`.`,
     })
   }
-  return { ...held, scopes }
+  return { ...held, scopes, roles: isFitting ? held.roles : [] }
 }
+
+/** What roles take in the claim: each is in quotation marks, with a comma. */
+const bytesOfRoles = (roles: readonly string[]): number =>
+  roles.reduce((sum, role) => sum + Buffer.byteLength(role) + 3, 0)
 
 /** True of methods that are two factors, by the claim `amr` (RFC 8176 §2). */
 export const isMultiFactor = (amr: readonly string[]): boolean => amr.includes('mfa')

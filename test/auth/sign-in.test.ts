@@ -612,6 +612,40 @@ t.test('more scopes than a token carries must be named', async (t) => {
   t.equal((await signIn(`${scopes[0]} ${'x'.repeat(4090)}`)).statusCode, 422, 'the request has a bound too')
 })
 
+t.test('more roles than a token carries are left out when its scopes are named', async (t) => {
+  const app = await buildTestApp(t)
+  const user = await app.root.post('/api/v1/users', {
+    email: 'many@postern.test',
+    password: PASSWORD,
+    account_id: app.home,
+  })
+  const give = async (name: string) => {
+    await app.root.post('/api/v1/roles', { name, scopes: ['posts:read', 'posts:write'] })
+    const further = `/api/v1/users/${user.json<{ id: string }>().id}/roles`
+    const given = await app.root.post(further, { role_id: await app.roleId(name), account_id: app.home })
+    t.equal(given.statusCode, 201)
+  }
+  const signIn = async (scope?: string) =>
+    await login(app, { email: 'many@postern.test', password: PASSWORD, scope })
+  const rolesOf = async (scope?: string) => (claimsOf(await signIn(scope))['roles'] as string[]).length
+  const names = Array.from({ length: 80 }, (_, n) => `${'a-long-role-'.repeat(8)}-${100 + n}`)
+
+  for (const name of names.slice(0, 39)) await give(name)
+  t.equal(await rolesOf(), 39)
+  t.equal(await rolesOf('posts:read'), 39)
+
+  for (const name of names.slice(39)) await give(name)
+  const all = await signIn()
+  const some = await signIn('posts:read')
+
+  t.equal(all.statusCode, 400)
+  t.match(all.json(), { type: '/problems/scope_too_large', detail: /the roles 8240;/ })
+  t.match(claimsOf(some), { scope: 'posts:read', roles: [] })
+  const { refresh_token } = some.json<{ refresh_token: string }>()
+  const next = await app.anonymous.post('/api/v1/auth/refresh', { refresh_token })
+  t.match(claimsOf(next), { scope: 'posts:read', roles: [] })
+})
+
 t.test('C.1 argon2: a hash of other parameters is renewed at sign-in', async (t) => {
   const app = await buildTestApp(t)
   const person = await app.person('GUEST')

@@ -117,6 +117,8 @@ t.test('deleting an environment full of data removes every row of it and none of
   await make('/user-roles', { user_id: userId, role_id: roleId })
   await make(`/users/${userId}/roles`, { role_id: parentId })
   await make('/clients', { name: 'orders' })
+  const goneId = await make('/roles', { name: 'former', scopes: [] })
+  t.equal((await root.delete(`/api/v1/roles/${goneId}`, header)).statusCode, 204)
   for (const [path, body] of [
     ['proxy_configs', { key: 'gateway', name: 'Gateway' }],
     ['user_invites', { email: 'bob@postern.test', role_id: 'editor', tenant_id: accountId }],

@@ -115,7 +115,11 @@ t.test('while Permit is away jobs wait, and then everything arrives', async (t) 
   const assignment = await give(anna, 'reader')
   await give(bert, 'reader')
   await give(cyd, 'editor')
-  await postern.services.jobs.runDue()
+  // A worker ends when the only jobs left are behind those that others have under way.
+  await eventually(async () => {
+    await postern.services.jobs.runDue()
+    return (await queue()).failed === 4
+  })
   t.match(await queue(), { pending: 4, failed: 4 })
   t.ok((await queue()).oldestAt)
   matchEach(

@@ -146,9 +146,10 @@ t.test('what applications do with it from beginning to end', async (t) => {
     t.same(Object.keys(authorized.users).sort(), ['asaf@x.test', 'auth0|john'])
 
     await ok('DELETE', 'F/tenants/ten2/users/asaf@x.test', undefined, 204)
-    t.equal((await ok('GET', 'F/tenants/ten2/users')).total_count, 2, 'who had a role stays a member')
-    const asaf = (await ok('GET', 'F/tenants/ten2/users')).data[0]
-    t.same([asaf.key, asaf.roles], ['asaf@x.test', []])
+    const { data, total_count: members } = await ok('GET', 'F/tenants/ten2/users')
+    t.equal(members, 2, 'who had a role stays a member')
+    const asaf = data.find(({ key }: { key: string }) => key === 'asaf@x.test')
+    t.same(asaf.roles, [])
     t.same(
       asaf.associated_tenants.map((of: { tenant: string; roles: string[] }) => [of.tenant, of.roles]),
       [['ten2', []]],

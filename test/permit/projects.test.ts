@@ -271,8 +271,8 @@ t.test('the Node SDK keeps projects and environments', async (t) => {
         [
           'POST',
           '/v2/api-key',
-          { project_id: 'lost', environment_id: 'dev', owner_type: 'pdp_config', access_level: 'write' },
-          { owner_type: 'member', access_level: 'admin' },
+          { project_id: 'lost', environment_id: 'dev', owner_type: 'pdp_config' },
+          { owner_type: 'member' },
         ],
         [
           'POST',

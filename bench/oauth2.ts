@@ -20,6 +20,8 @@ const CONNECTIONS = 50
 /** The end of each load cuts off answers, and so loses the tokens that they hold. */
 const REFRESH_TOKENS = CONNECTIONS * 2 * (ROUNDS + 2)
 const SIGN_INS_AT_ONCE = 10
+/** Of what a server reaches: what it is to answer quickly at. */
+const LOAD = 0.7
 const FORM = 'application/x-www-form-urlencoded'
 
 type Round = { perSecond: number; p99: number }
@@ -41,6 +43,7 @@ export async function oauth2(bench: Bench): Promise<void> {
   placeProcesses(bench, true)
   const ours = await startPostern({ databaseUrl: bench.databaseUrl, env: { HASH_QUEUE: '100' } })
   const theirs = await startProvider(bench.databaseUrl, peers)
+  const bare = await startBare(bench.databaseUrl)
   try {
     const sides = [await providerSide(theirs), await posternSide(ours)] as const
     const works = {
@@ -62,12 +65,16 @@ export async function oauth2(bench: Bench): Promise<void> {
       }),
     }
     for (const [name, work] of Object.entries(works)) {
-      const rounds: { theirs: Round; ours: Round; calm: Round }[] = []
+      const writes = name === 'refresh with rotation'
+      const bareWork = { side: sides[1], url: `${bare.url}/${writes ? 'written' : ''}`, body: '' }
+      const rounds: { theirs: Round; ours: Round; calm: Round; bare: Round }[] = []
       for (let round = -1; round < ROUNDS; round++) {
         const atTheirs = await fire(work(sides[0]))
         const atOurs = await fire(work(sides[1]))
-        const calm = await fire(work(sides[1]), atOurs.perSecond * 0.7)
-        if (round >= 0) rounds.push({ theirs: atTheirs, ours: atOurs, calm })
+        const calm = await fire(work(sides[1]), atOurs.perSecond * LOAD)
+        const atBare = await fire(bareWork)
+        const calmAtBare = await fire(bareWork, atBare.perSecond * LOAD)
+        if (round >= 0) rounds.push({ theirs: atTheirs, ours: atOurs, calm, bare: calmAtBare })
       }
       const rates = rounds.map((round) => round.theirs.perSecond)
       report(`oidc-provider, ${name}`, rates, '/s')
@@ -91,9 +98,16 @@ export async function oauth2(bench: Bench): Promise<void> {
         `Postern, ${name}, p99 at 70 % load`,
         rounds.map((round) => round.calm.p99),
         'ms',
+        rounds.map((round) => round.bare.p99),
+      )
+      report(
+        `a bare server that ${writes ? 'writes and signs' : 'signs'}, p99 at 70 %`,
+        rounds.map((round) => round.bare.p99),
+        'ms',
       )
     }
   } finally {
+    await bare.stop()
     await theirs.stop()
     await ours.stop()
   }
@@ -112,6 +126,15 @@ async function startProvider(databaseUrl: string, peers: string): Promise<Server
     true,
     { PORT: String(port), DATABASE_URL: databaseUrl, PEERS: peers, SECRET, NODE_ENV: 'production' },
   )
+}
+
+/** What the machine itself takes: it is asked as Postern is, and runs none of its code. */
+async function startBare(databaseUrl: string): Promise<Server> {
+  const port = await freePort()
+  return await startServer(port, '/', ['node', '--max-semi-space-size=8', 'bench/oauth2/bare.mjs'], true, {
+    PORT: String(port),
+    DATABASE_URL: databaseUrl,
+  })
 }
 
 const basic = (id: string, secret: string): string =>

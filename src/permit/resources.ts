@@ -29,6 +29,11 @@ export type ResourceFields = ResourceChanges & {
 
 export type NewResourceFields = ResourceFields & { key: string }
 
+/** What is defined on a resource. */
+type Parts = Pick<ResourceDetail, 'actions' | 'attributes' | 'relations' | 'roles'>
+
+const NO_PARTS: Parts = { actions: [], attributes: [], relations: [], roles: [] }
+
 type Dependencies = {
   database: Database
   resources: ResourcesService
@@ -92,7 +97,7 @@ export function createPermitResources(dependencies: Dependencies) {
           },
           tx,
         )
-        await setParts(caller, row, parts, tx)
+        await setParts(caller, row, NO_PARTS, parts, tx)
         return row
       })
     },
@@ -107,7 +112,8 @@ export function createPermitResources(dependencies: Dependencies) {
         const row = await resourceNamed(resources, name, tx)
         const { actions, attributes, relations, roles: ownRoles, ...changes } = fields
         if (Object.keys(changes).length > 0) await resources.changeResource(caller, row.id, changes, tx)
-        await setParts(caller, row, fields, tx)
+        const namesParts = actions ?? attributes ?? relations ?? ownRoles
+        if (namesParts) await setParts(caller, row, await detail(row, tx), fields, tx)
         return row
       })
     },
@@ -118,9 +124,13 @@ export function createPermitResources(dependencies: Dependencies) {
     },
   }
 
-  async function setParts(caller: Caller, row: ResourceRow, parts: ResourceFields, tx: Tx): Promise<void> {
-    if (!parts.actions && !parts.attributes && !parts.relations && !parts.roles) return
-    const before = await detail(row, tx)
+  async function setParts(
+    caller: Caller,
+    row: ResourceRow,
+    before: Parts,
+    parts: ResourceFields,
+    tx: Tx,
+  ): Promise<void> {
     if (parts.roles) await dropRoles(caller, row, before.roles, parts.roles, tx)
     if (parts.relations) await setRelations(caller, row, before.relations, parts.relations, tx)
     if (parts.actions) await setActions(caller, row, before.actions, parts.actions, tx)

@@ -168,7 +168,10 @@ const sortKeys: Record<string, SortKey<RoleRow>> = {
 export type RolesRepository = ReturnType<typeof createRolesRepository>
 
 /** The statements of roles, what they give and who holds them, of one environment. */
-export function createRolesRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
+export function createRolesRepository({ db, prepare }: Database, environmentId = DEFAULT_ENVIRONMENT) {
+  /** For what every write to roles reads: planning its lists of permissions costs more than running them. */
+  const named = (name: string): string => (prepare ? name : '')
+
   /** The roles of a resource; with null those that are held in accounts or everywhere. */
   const isRoleOf = (resourceId: string | null) =>
     and(
@@ -223,8 +226,15 @@ export function createRolesRepository({ db }: Database, environmentId = DEFAULT_
       return await ex
         .select(roleColumns)
         .from(roles)
-        .where(and(eq(roles.environmentId, environmentId), inArray(roles.resourceId, [...resourceIds])))
+        .where(
+          and(
+            eq(roles.environmentId, environmentId),
+            sql`${roles.resourceId} = any(${sql.param([...resourceIds])}::uuid[])`,
+          ),
+        )
         .orderBy(asc(roles.id))
+        .prepare(named('roles_of_resources'))
+        .execute()
     },
 
     async findRole(
@@ -236,6 +246,8 @@ export function createRolesRepository({ db }: Database, environmentId = DEFAULT_
         .select(roleColumns)
         .from(roles)
         .where(and(eq(roles.id, id), isRoleOf(resourceId)))
+        .prepare(named(resourceId === null ? 'role' : 'role_of_resource'))
+        .execute()
       return row
     },
 

@@ -131,7 +131,7 @@ export type RulesRepository = ReturnType<typeof createRulesRepository>
  * Condition sets and the rules over them. What a transaction looks up in order to point at it is locked, so that it
  * is still there when the row that points at it is written.
  */
-export function createRulesRepository({ db }: Database, environmentId = DEFAULT_ENVIRONMENT) {
+export function createRulesRepository({ db, prepare }: Database, environmentId = DEFAULT_ENVIRONMENT) {
   const env = sql`${environmentId}::uuid`
 
   return {
@@ -336,9 +336,10 @@ export function createRulesRepository({ db }: Database, environmentId = DEFAULT_
     },
 
     async findSetRule(id: string, ex: Executor = db): Promise<SetRuleRow | undefined> {
-      const [row] = await selectRules(ex).where(
-        and(eq(setRules.id, id), eq(setRules.environmentId, environmentId)),
-      )
+      const [row] = await selectRules(ex)
+        .where(and(eq(setRules.id, id), eq(setRules.environmentId, environmentId)))
+        .prepare(prepare ? 'set_rule' : '')
+        .execute()
       return row
     },
 
@@ -358,6 +359,8 @@ export function createRulesRepository({ db }: Database, environmentId = DEFAULT_
           ),
         )
         .orderBy(asc(setRules.id))
+        .prepare(prepare ? 'set_rule_of_ends' : '')
+        .execute()
       return row
     },
 

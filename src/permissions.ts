@@ -88,19 +88,20 @@ export const BUILTIN_ROLES = {
 /** What an API key opens: every environment, those of one project, or one. */
 export const API_KEY_LEVELS = ['org', 'project', 'environment'] as const
 export type ApiKeyLevel = (typeof API_KEY_LEVELS)[number]
-/** What an API key may do there. */
-export const API_KEY_ACCESS = ['full', 'read'] as const
+/** What an API key may do there. Only `full` reaches beyond policy and facts. */
+export const API_KEY_ACCESS = ['full', 'write', 'read'] as const
 export type ApiKeyAccess = (typeof API_KEY_ACCESS)[number]
 
 const MODEL = all('postern.policy', 'postern.users', 'postern.accounts', 'postern.roles')
 const API_KEY_PERMISSIONS = {
   full: MODEL,
+  write: MODEL,
   read: MODEL.filter((permission) => permission.endsWith(':read') || permission === 'postern.policy:check'),
 } as const satisfies Record<ApiKeyAccess, readonly BuiltinPermission[]>
 
 /**
- * The permissions of an API key, in every account of what it opens. None is about clients, sessions or the audit trail;
- * which environments and keys those of projects and of everything manage is for their services to say.
+ * The permissions of an API key, in every account of what it opens. None is about clients, sessions or the audit trail.
+ * Environments, projects and keys are for full keys of a project or of everything; which of them is for their services to say.
  */
 export const permissionsOfApiKey = (
   access: ApiKeyAccess,

@@ -17,8 +17,6 @@ export type ApiKeyRow = {
   projectId: string | null
   withinProject: string | null
   isEnvironmentsOwn: boolean
-  /** Full access to an environment that was asked for as `write`, which Permit's API shows again. */
-  isCalledWrite: boolean
   keyHint: string
   createdAt: Date
   lastUsedAt: Date | null
@@ -40,7 +38,6 @@ export type NewApiKey = Pick<
   createdByType: string
   createdById: string | null
   isEnvironmentsOwn?: boolean
-  isCalledWrite?: boolean
   keySealed?: string
 }
 
@@ -52,18 +49,20 @@ export type ApiKeyFilters = {
   isRevoked?: boolean
 }
 
+/** Processes of the version before have another way to say `write`. */
+const access = sql<ApiKeyAccess>`case when ${apiKeys.isCalledWrite} then 'write' else ${apiKeys.access} end`
+
 const columns = {
   id: apiKeys.id,
   name: apiKeys.name,
   level: apiKeys.level,
-  access: apiKeys.access,
+  access,
   project: apiKeys.project,
   environmentId: apiKeys.environmentId,
   environment: sql<string | null>`${environments.project} || '/' || ${environments.key}`,
   projectId: projects.id,
   withinProject: projects.key,
   isEnvironmentsOwn: apiKeys.isEnvironmentsOwn,
-  isCalledWrite: apiKeys.isCalledWrite,
   keyHint: apiKeys.keyHint,
   createdAt: apiKeys.createdAt,
   lastUsedAt: apiKeys.lastUsedAt,
@@ -113,7 +112,7 @@ export function createApiKeysRepository({ db, prepare }: Database) {
     .select({
       id: apiKeys.id,
       level: apiKeys.level,
-      access: apiKeys.access,
+      access,
       project: apiKeys.project,
       environmentId: apiKeys.environmentId,
       lastUsedAt: apiKeys.lastUsedAt,

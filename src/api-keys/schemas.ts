@@ -9,7 +9,8 @@ export const ApiKeyName = Type.String({ minLength: 1, maxLength: 255, examples: 
 const Access = Type.Unsafe<ApiKeyAccess>({
   type: 'string',
   enum: [...API_KEY_ACCESS],
-  description: '`read` reads and asks for decisions; `full` writes too',
+  description:
+    '`read` reads and asks for decisions; `write` writes people, accounts, roles and policy too; `full` also manages environments, projects and API keys, at a level above one environment',
 })
 const Level = Type.Unsafe<ApiKeyLevel>({
   type: 'string',

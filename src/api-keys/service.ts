@@ -27,8 +27,6 @@ export type ApiKeyInput = {
   /** Key of the project, at that level. */
   project?: string
   expiresAt?: Date
-  /** Of full access to an environment: whether it is shown as `write` by Permit's API. */
-  isCalledWrite?: boolean
 }
 
 /** A key with its secret, which cannot be shown again but for an environment's own key. */
@@ -73,7 +71,7 @@ export function createApiKeysService(dependencies: Dependencies) {
      * @throws AppError grant_exceeds_own, validation_failed, environment_not_found, project_not_found
      */
     async createKey(caller: Caller, input: ApiKeyInput, environmentId: string): Promise<IssuedApiKey> {
-      const { name, access, level = 'environment', expiresAt = null, isCalledWrite = false } = input
+      const { name, access, level = 'environment', expiresAt = null } = input
       assertFits(input, level)
       if (expiresAt !== null && expiresAt <= clock.now()) throw fault('expires_at', 'must be in the future')
       const permissions = permissionsOfApiKey(access, level)
@@ -100,7 +98,6 @@ export function createApiKeysService(dependencies: Dependencies) {
             ...opened,
             id,
             name,
-            isCalledWrite,
             expiresAt: expiresAt ?? own?.expiresAt ?? null,
             keyHash: hashOfKey(key),
             keyHint: hintOfKey(key),

@@ -21,7 +21,7 @@ export const createApiKey = defineCommand({
   ],
   positionals: ['NAME'],
   flags: {
-    access: { value: 'full|read', description: 'What the key may do; default: full' },
+    access: { value: API_KEY_ACCESS.join('|'), description: 'What the key may do; default: full' },
     environment: { value: 'PROJECT/KEY', description: 'The environment that it opens' },
     project: { value: 'KEY', description: 'It opens every environment of this project' },
     'all-environments': { description: 'It opens every environment' },

@@ -84,12 +84,18 @@ export const environments = pgTable(
   ],
 )
 
-/** One counter per environment, raised by a trigger at the end of each transaction that changes policy or facts. */
+/**
+ * One row per environment, written by a trigger at the end of each transaction that changes policy or facts: its version,
+ * and how many people there are who are not deleted.
+ */
 export const policyVersions = pgTable('policy_versions', {
   environmentId: uuid()
     .primaryKey()
     .references(() => environments.id, { onDelete: 'cascade' }),
   version: bigint({ mode: 'number' }).notNull().default(1),
+  people: bigint({ mode: 'number' }).notNull().default(0),
+  /** The version since which they are the same people. */
+  peopleVersion: bigint({ mode: 'number' }).notNull().default(1),
 })
 
 /**
@@ -109,6 +115,8 @@ export const policyChanges = pgTable(
       .notNull(),
     /** Ids and keys of what changed. */
     refs: text().array().notNull(),
+    /** How many people came and were not deleted, less those who went; null where they stayed the same ones. */
+    peopleAdded: bigint({ mode: 'number' }),
     createdAt: createdAt(),
   },
   (t) => [
@@ -890,7 +898,7 @@ export const apiKeys = pgTable(
     id: uuid().primaryKey(),
     name: text().notNull(),
     level: text().$type<'org' | 'project' | 'environment'>().notNull(),
-    access: text().$type<'full' | 'read'>().notNull(),
+    access: text().$type<'full' | 'write' | 'read'>().notNull(),
     project: text(),
     environmentId: uuid().references(() => environments.id, { onDelete: 'cascade' }),
     keyHash: text().notNull(),
@@ -904,7 +912,7 @@ export const apiKeys = pgTable(
     /** Made on demand as the environment's own, and shown again; only such a key is kept, sealed under SECRET_KEY. */
     isEnvironmentsOwn: boolean().notNull().default(false),
     keySealed: text(),
-    /** What Permit's API calls full access to one environment, when it was asked for by that name. */
+    /** Set by processes of the version before, on keys of one environment: the access is then `write`. */
     isCalledWrite: boolean().notNull().default(false),
   },
   (t) => [
@@ -914,7 +922,7 @@ export const apiKeys = pgTable(
       .where(sql`is_environments_own and revoked_at is null`),
     index('api_keys_environment_id_idx').on(t.environmentId, t.id),
     check('api_keys_level_check', isIn(t.level, ['org', 'project', 'environment'])),
-    check('api_keys_access_check', isIn(t.access, ['full', 'read'])),
+    check('api_keys_access_check', isIn(t.access, ['full', 'write', 'read'])),
     check('api_keys_environment_check', sql`(${t.level} = 'environment') = (${t.environmentId} is not null)`),
     check('api_keys_environments_own_check', sql`${t.isEnvironmentsOwn} = (${t.keySealed} is not null)`),
     check(

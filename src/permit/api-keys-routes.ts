@@ -29,7 +29,7 @@ const open = (access: Access): FastifyContextConfig => ({
 })
 const READ = open({ permission: 'postern.api-keys:read' })
 const WRITE = open({ permission: 'postern.api-keys:write' })
-/** Held by keys of full access at every level; the service says which of them, and which people, see a secret. */
+/** Held by every key that writes; the service says which of those of full access, and which people, see a secret. */
 const SHOW = { ...open({ permission: 'postern.policy:write' }), needsRecentAuthentication: true }
 /** What a stolen token of a person would make itself last with. */
 const GIVE = { ...WRITE, needsRecentAuthentication: true }

@@ -3,7 +3,7 @@ import type { ApiKeyRow } from '../api-keys/repository.ts'
 import { ApiKeyName } from '../api-keys/schemas.ts'
 import type { ApiKeyInput } from '../api-keys/service.ts'
 import { AppError } from '../errors.ts'
-import type { ApiKeyLevel } from '../permissions.ts'
+import type { ApiKeyAccess, ApiKeyLevel } from '../permissions.ts'
 import { dashed } from './names.ts'
 import { Name, ORGANIZATION_ID, optional, page } from './schemas.ts'
 
@@ -13,6 +13,8 @@ type OwnerType = 'pdp_config' | 'member' | 'elements'
 
 const LEVELS: Record<ObjectType, ApiKeyLevel> = { org: 'org', project: 'project', env: 'environment' }
 const OBJECT_TYPES: Record<ApiKeyLevel, ObjectType> = { org: 'org', project: 'project', environment: 'env' }
+const ACCESS: Record<AccessLevel, ApiKeyAccess> = { admin: 'full', write: 'write', read: 'read' }
+const ACCESS_LEVELS: Record<ApiKeyAccess, AccessLevel> = { full: 'admin', write: 'write', read: 'read' }
 
 const oneOf = <T extends string>(...names: T[]) =>
   Type.Optional(Type.Unsafe<T | null>({ enum: [...names, null] }))
@@ -38,24 +40,16 @@ export const CreateKeyBody = Type.Object({
 /** The level of keys that Permit calls by the type of what they open. */
 export const levelOf = (objectType: ObjectType): ApiKeyLevel => LEVELS[objectType]
 
-/**
- * The key that a body asks for. Access to write in an environment is full access: its keys manage neither keys nor
- * environments, which is all that `admin` would add. Above it, `write` would be less than full access, which there is not.
- * @throws AppError validation_failed
- */
+/** The key that a body asks for. @throws AppError validation_failed */
 export function newApiKey(body: Static<typeof CreateKeyBody>): ApiKeyInput {
   const objectType = body.object_type ?? 'env'
-  const access = body.access_level ?? 'admin'
   if (typeof body.organization_id === 'string' && dashed(body.organization_id) !== ORGANIZATION_ID)
     throw fault('organization_id', 'is not the organization of this service')
   if (body.owner_type === 'elements') throw fault('owner_type', 'must be member or pdp_config')
-  if (access === 'write' && objectType !== 'env')
-    throw fault('access_level', 'must be admin or read for a key that opens more than one environment')
   return {
     name: body.name ?? `${objectType} key`,
     level: LEVELS[objectType],
-    access: access === 'read' ? 'read' : 'full',
-    isCalledWrite: access === 'write',
+    access: ACCESS[body.access_level ?? 'admin'],
     ...openedBy(objectType, body.project_id ?? undefined, body.environment_id ?? undefined),
   }
 }
@@ -83,11 +77,6 @@ function openedBy(
 const fault = (field: string, detail: string): AppError =>
   new AppError('validation_failed', { errors: [{ pointer: `/body/${field}`, detail }] })
 
-function accessLevelOf({ access, isCalledWrite }: ApiKeyRow): AccessLevel {
-  if (access === 'read') return 'read'
-  return isCalledWrite ? 'write' : 'admin'
-}
-
 /** An API key as Permit’s API answers it, without the key. */
 export const presentApiKey = (row: ApiKeyRow) => ({
   id: row.id,
@@ -95,7 +84,7 @@ export const presentApiKey = (row: ApiKeyRow) => ({
   project_id: row.projectId,
   environment_id: row.environmentId,
   object_type: OBJECT_TYPES[row.level],
-  access_level: accessLevelOf(row),
+  access_level: ACCESS_LEVELS[row.access],
   owner_type: row.isEnvironmentsOwn ? 'pdp_config' : 'member',
   name: row.name,
   created_at: row.createdAt.toISOString(),

@@ -308,7 +308,7 @@ t.test('every fault of a new key is named by a pointer', async (t) => {
     [{ ...valid, name: '' }, '/body/name'],
     [{ ...valid, name: 'x'.repeat(256) }, '/body/name'],
     [{ name: 'x' }, '/body/access'],
-    [{ ...valid, access: 'write' }, '/body/access'],
+    [{ ...valid, access: 'admin' }, '/body/access'],
     [{ ...valid, level: 'account' }, '/body/level'],
     [{ ...valid, environment: 'a/b/c' }, '/body/environment'],
     [{ ...valid, environment: '' }, '/body/environment'],

@@ -204,6 +204,58 @@ t.test('a database made by the migrations has every table and column of the code
   t.same(rows.map(({ named }) => named).sort(), expected.sort())
 })
 
+t.test('an upgrade keeps what is there, and says of it what the schema has since', async (t) => {
+  const { url } = await emptyDatabase(t)
+  const upTo = knownMigrations().findIndex(({ name }) => name.startsWith('0005'))
+  await onServer(url, async (client) => {
+    await client.query(
+      `create table schema_migrations (id serial primary key, hash text not null, created_at bigint)`,
+    )
+    for (const { sql, madeAt } of knownMigrations().slice(0, upTo)) {
+      await client.query(`begin;\n${sql};\ncommit`)
+      await client.query(`insert into schema_migrations (hash, created_at) values ('before', $1)`, [madeAt])
+    }
+    await client.query(`
+      insert into environments (id, project, key, name) select md5(n::text)::uuid, 'default', 'e' || n, 'E' from generate_series(1, 2) n;
+      insert into policy_versions (environment_id) select id from environments where key like 'e%';
+      insert into users (id, environment_id, key, search_text, deleted_at)
+        select gen_random_uuid(), e.id, 'u' || n, '', case when n % 5 = 0 then now() end
+        from environments e, generate_series(1, 10) n where e.key in ('default', 'e1');
+      insert into api_keys (id, name, level, access, environment_id, key_hash, key_hint, created_by_type, is_called_write)
+        select gen_random_uuid(), 'k' || n, 'environment', 'full', md5('1')::uuid, 'h' || n, 'h', 'system', n = 1
+        from generate_series(1, 2) n`)
+  })
+
+  t.same(await withStartLock(url, migrate), names().slice(upTo))
+
+  await onServer(url, async (client) => {
+    const people = async () =>
+      (
+        await client.query<{ key: string; people: string; is_new: boolean }>(
+          `select e.key, v.people::int, v.people_version = v.version as is_new
+          from policy_versions v join environments e on e.id = v.environment_id order by e.key desc`,
+        )
+      ).rows
+    t.match(await people(), [
+      { key: 'e2', people: 0 },
+      { key: 'e1', people: 8, is_new: true },
+      { key: 'default', people: 8, is_new: true },
+    ])
+    await client.query(`delete from users where key = 'u1'`)
+    await client.query(`update users set first_name = 'U' where key = 'u2'`)
+    t.match(await people(), [
+      { key: 'e2', people: 0 },
+      { key: 'e1', people: 7, is_new: false },
+      { key: 'default', people: 7, is_new: false },
+    ])
+    const keys = await client.query(`select name, access, is_called_write from api_keys order by name`)
+    t.same(keys.rows, [
+      { name: 'k1', access: 'full', is_called_write: true },
+      { name: 'k2', access: 'full', is_called_write: false },
+    ])
+  })
+})
+
 t.test('a database that does not answer is told in one sentence without its password', async (t) => {
   const url = 'postgres://somebody:hush-hush@127.0.0.1:1/x'
 

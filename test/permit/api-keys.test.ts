@@ -1,6 +1,6 @@
 import t from 'tap'
 import { anApiKey, anEnvironment, type IssuedKey, inEnvironment } from '../helpers/api-keys.ts'
-import { buildTestApp, type Client, type TestApp } from '../helpers/app.ts'
+import { buildTestApp, type Client, type Method, type TestApp } from '../helpers/app.ts'
 import { listenForSdk, refusalOf, sdk } from '../helpers/permit.ts'
 
 const ORGANIZATION = '00000000-0000-7000-8000-000000000003'
@@ -310,8 +310,6 @@ t.test('keys manage keys within what they open', async (t) => {
   await t.test('what no key can be is refused', async (t) => {
     const org = keyOf('org').client
     for (const body of [
-      { object_type: 'org', access_level: 'write' },
-      { object_type: 'project', project_id: 'shop', access_level: 'write' },
       { object_type: 'project' },
       { object_type: 'org', project_id: 'shop' },
       { object_type: 'project', project_id: 'shop', environment_id: 'dev' },
@@ -340,5 +338,237 @@ t.test('keys manage keys within what they open', async (t) => {
     t.equal((await root.delete(`${KEYS}/${made.id}`)).statusCode, 204)
     t.equal((await root.delete(`${KEYS}/${made.id}`)).statusCode, 404)
     t.equal((await as(made.secret).get('/v2/projects')).statusCode, 401)
+  })
+})
+
+t.test('what a key may do is for its level and its access to say', async (t) => {
+  const postern = await buildTestApp(t)
+  await aWorld(postern)
+  const { root, as, services } = postern
+  const { pool } = services.database
+  const header = inEnvironment('shop/dev')
+  let made = 0
+  const fresh = (what: string): string => `${what}-${++made}`
+
+  const LEVELS = [
+    ['org', { level: 'org' }],
+    ['project', { level: 'project', project: 'shop' }],
+    ['environment', { environment: 'shop/dev' }],
+  ] as const
+  const KEEPERS = ['org full', 'project full']
+  const WRITERS = [
+    'org full',
+    'org write',
+    'project full',
+    'project write',
+    'environment full',
+    'environment write',
+  ]
+  const EVERYBODY = [...WRITERS, 'org read', 'project read', 'environment read']
+
+  const anotherKey = async () =>
+    `${(await anApiKey(postern, { environment: 'shop/live', access: 'read' })).id}`
+  const anotherEnvironment = async () => await anEnvironment(postern, { project: 'shop' })
+  async function anotherProject(): Promise<{ id: string; key: string }> {
+    return (await root.post('/api/v1/projects', { key: fresh('project'), name: 'Another' })).json()
+  }
+  const keyOf = (name: string) => name.slice(name.indexOf('/') + 1)
+  type Call = { path?: string; body?: object }
+  type Row = [who: string[], route: string, make?: () => Promise<Call>]
+  const ROUTES: Row[] = [
+    [EVERYBODY, 'GET /v2/facts/shop/dev/users'],
+    [EVERYBODY, 'GET /v2/schema/shop/dev/roles'],
+    [EVERYBODY, 'GET /v2/projects'],
+    [EVERYBODY, 'GET /v2/projects/shop'],
+    [EVERYBODY, 'GET /v2/projects/shop/envs'],
+    [EVERYBODY, 'GET /v2/projects/shop/envs/dev'],
+    [EVERYBODY, 'GET /v2/projects/shop/envs/dev/stats'],
+    [EVERYBODY, 'GET /v2/api-key/scope'],
+    [
+      EVERYBODY,
+      'POST /allowed',
+      async () => ({ body: { user: { key: 'ada' }, action: 'read', resource: { type: 'document' } } }),
+    ],
+    [WRITERS, 'POST /v2/facts/shop/dev/users', async () => ({ body: { key: fresh('user') } })],
+    [WRITERS, 'POST /v2/facts/shop/dev/tenants', async () => ({ body: { key: fresh('tenant'), name: 'T' } })],
+    [WRITERS, 'POST /v2/schema/shop/dev/roles', async () => ({ body: { key: fresh('role'), name: 'R' } })],
+    [WRITERS, 'POST /api/v1/roles', async () => ({ body: { name: fresh('role'), scopes: ['post:read'] } })],
+    [WRITERS, 'POST /api/v1/users', async () => ({ body: { email: `${fresh('user')}@postern.test` } })],
+    [['org full'], 'POST /v2/projects', async () => ({ body: { key: fresh('project'), name: 'P' } })],
+    [['org full'], 'POST /api/v1/projects', async () => ({ body: { key: fresh('project'), name: 'P' } })],
+    [['org full'], 'DELETE /v2/projects', async () => ({ path: `/${(await anotherProject()).key}` })],
+    [['org full'], 'DELETE /api/v1/projects', async () => ({ path: `/${(await anotherProject()).id}` })],
+    [KEEPERS, 'PATCH /v2/projects/shop', async () => ({ body: { name: fresh('Shop') } })],
+    [KEEPERS, 'GET /api/v1/projects'],
+    [KEEPERS, 'GET /api/v1/environments'],
+    [KEEPERS, 'POST /v2/projects/shop/envs', async () => ({ body: { key: fresh('env'), name: 'E' } })],
+    [
+      KEEPERS,
+      'POST /api/v1/environments',
+      async () => ({ body: { project: 'shop', key: fresh('env'), name: 'E' } }),
+    ],
+    [KEEPERS, 'PATCH /v2/projects/shop/envs/dev', async () => ({ body: { name: fresh('Dev') } })],
+    [
+      KEEPERS,
+      'PATCH /api/v1/environments',
+      async () => ({ path: `/${(await anotherEnvironment()).id}`, body: { name: 'Renamed' } }),
+    ],
+    [
+      KEEPERS,
+      'POST /v2/projects/shop/envs/dev/copy',
+      async () => ({ body: { target_env: { new: { key: fresh('env'), name: 'Copy' } } } }),
+    ],
+    [
+      KEEPERS,
+      'DELETE /v2/projects/shop/envs',
+      async () => ({ path: `/${keyOf((await anotherEnvironment()).name)}` }),
+    ],
+    [KEEPERS, 'DELETE /api/v1/environments', async () => ({ path: `/${(await anotherEnvironment()).id}` })],
+    [KEEPERS, 'GET /v2/api-key'],
+    [KEEPERS, 'GET /v2/api-key', async () => ({ path: `/${await anotherKey()}` })],
+    [KEEPERS, 'GET /v2/api-key/shop/dev'],
+    [KEEPERS, 'GET /api/v1/api-keys'],
+    [KEEPERS, 'GET /api/v1/api-keys', async () => ({ path: `/${await anotherKey()}` })],
+    ...(['admin', 'write', 'read'] as const).map(
+      (access_level): Row => [
+        KEEPERS,
+        'POST /v2/api-key',
+        async () => ({ body: { project_id: 'shop', environment_id: 'dev', access_level } }),
+      ],
+    ),
+    ...(['full', 'write', 'read'] as const).map(
+      (access): Row => [
+        KEEPERS,
+        'POST /api/v1/api-keys',
+        async () => ({ body: { name: 'x', environment: 'shop/dev', access } }),
+      ],
+    ),
+    [KEEPERS, 'POST /v2/api-key', async () => ({ path: `/${await anotherKey()}/rotate-secret` })],
+    [KEEPERS, 'POST /api/v1/api-keys', async () => ({ path: `/${await anotherKey()}/rotate` })],
+    [KEEPERS, 'DELETE /v2/api-key', async () => ({ path: `/${await anotherKey()}` })],
+    [KEEPERS, 'DELETE /api/v1/api-keys', async () => ({ path: `/${await anotherKey()}` })],
+  ]
+  /** All that only keys of full access may change. */
+  const kept = async () =>
+    (
+      await pool.query(`select (select json_agg(p order by id) from projects p) as projects,
+        (select json_agg(e order by id) from environments e) as environments,
+        (select json_agg(to_jsonb(k) - 'last_used_at' order by id) from api_keys k) as keys`)
+    ).rows
+
+  // The environment has a key of its own, so that there is one to be seen.
+  await secretOf(root, 'shop/dev')
+  const objects = new Map<Row, Call>()
+  for (const row of ROUTES) objects.set(row, (await row[2]?.()) ?? {})
+
+  for (const [level, opens] of LEVELS)
+    for (const access of ['full', 'write', 'read'] as const) {
+      const who = `${level} ${access}`
+      await t.test(who, async (t) => {
+        const { client } = await anApiKey(postern, { ...opens, access })
+        const send = async ([, route]: Row, { path = '', body }: Call = {}) => {
+          const [method, url = ''] = route.split(' ')
+          const answer = await client.send(method as Method, url + path, body, header)
+          return { ...answer, said: `${route} ${answer.statusCode} ${answer.body.slice(0, 200)}` }
+        }
+        const before = await kept()
+        for (const row of ROUTES.filter(([allowed]) => !allowed.includes(who))) {
+          const { statusCode, body, said } = await send(row, objects.get(row))
+          // A project that a key does not open is not there for it.
+          if (who !== 'project full' || statusCode !== 404) t.equal(statusCode, 403, said)
+          t.notMatch(body, 'permit_key_', said)
+        }
+        t.same(await kept(), before, 'what is refused changes nothing')
+        for (const row of ROUTES.filter(([allowed]) => allowed.includes(who))) {
+          const { statusCode, said } = await send(row, await row[2]?.())
+          t.ok(statusCode < 300, said)
+        }
+      })
+    }
+
+  await t.test('each kind is made over Permit’s API and shown by both', async (t) => {
+    const org = (await anApiKey(postern, { level: 'org' })).client
+    for (const [access_level, access] of [
+      ['admin', 'full'],
+      ['write', 'write'],
+      ['read', 'read'],
+    ] as const)
+      for (const [object_type, ids] of [
+        ['org', {}],
+        ['project', { project_id: 'shop' }],
+        ['env', { project_id: 'shop', environment_id: 'dev' }],
+      ] as const) {
+        const { id, ...issued } = (await org.post(KEYS, { object_type, access_level, ...ids })).json<Shown>()
+        t.match(
+          [issued.access_level, (await org.get(`${KEYS}/${id}`)).json()],
+          [access_level, { access_level, object_type }],
+        )
+        t.match((await root.get(`/api/v1/api-keys/${id}`)).json(), { access })
+        const rotated = (await org.post(`${KEYS}/${id}/rotate-secret`)).json<Shown>()
+        t.equal(rotated.access_level, access_level, 'also when it is rotated')
+        const writes = await as(rotated.secret).put(`/v2/facts/shop/dev/users/${fresh('user')}`, {})
+        t.equal(writes.statusCode, access === 'read' ? 403 : 201, `${object_type} ${access_level}`)
+      }
+  })
+
+  await t.test(
+    'a key of a project makes one that writes there, and none that writes elsewhere',
+    async (t) => {
+      const shop = (await anApiKey(postern, { level: 'project', project: 'shop' })).client
+      for (const [body, status] of [
+        [{ object_type: 'project', project_id: 'shop' }, 200],
+        [{ object_type: 'project', project_id: 'blog' }, 404],
+        [{ project_id: 'blog', environment_id: 'dev' }, 404],
+        [{ object_type: 'org' }, 403],
+      ] as const)
+        t.equal((await shop.post(KEYS, { ...body, access_level: 'write' })).statusCode, status)
+      const { client } = await anApiKey(postern, { level: 'project', project: 'shop', access: 'write' })
+      for (const [path, status] of [
+        ['shop/live', 201],
+        ['blog/dev', 403],
+        ['default/default', 403],
+      ] as const)
+        t.equal((await client.put(`/v2/facts/${path}/users/${fresh('user')}`, {})).statusCode, status, path)
+    },
+  )
+
+  await t.test('a key that a process of the version before has made as `write` is one', async (t) => {
+    const { id, client } = await anApiKey(postern, { environment: 'shop/dev' })
+    await pool.query('update api_keys set is_called_write = true where id = $1', [id])
+
+    t.match((await root.get(`${KEYS}/${id}`)).json(), { access_level: 'write', object_type: 'env' })
+    t.match((await root.get(`/api/v1/api-keys/${id}`)).json(), { access: 'write' })
+    t.equal((await client.put('/v2/facts/shop/dev/users/late', {})).statusCode, 201)
+    t.equal((await client.get(`${KEYS}/shop/dev`)).statusCode, 403)
+  })
+
+  await t.test('and the SDK works with one that writes, and gets no further', async (t) => {
+    const { url } = await listenForSdk(t, postern)
+    const apiOf = async (opens: object) =>
+      sdk(url, (await anApiKey(postern, { ...opens, access: 'write' })).key).api
+    const [org, project, dev] = [
+      await apiOf(LEVELS[0][1]),
+      await apiOf(LEVELS[1][1]),
+      await apiOf(LEVELS[2][1]),
+    ]
+
+    t.equal((await dev.users.create({ key: 'sue' })).key, 'sue')
+    t.equal((await dev.roles.create({ key: 'clerk', name: 'Clerk' })).key, 'clerk')
+    const granted = await dev.users.assignRole({ user: 'sue', role: 'clerk', tenant: 'default' })
+    t.equal(granted.role, 'clerk')
+    for (const { projects, environments } of [org, project]) {
+      t.ok((await projects.list()).some(({ key }) => key === 'shop'))
+      const target_env = { new: { key: 'mine', name: 'Mine' } }
+      for (const call of [
+        async () => await projects.update('shop', { name: 'Mine' }),
+        async () => await environments.create('shop', { key: 'mine', name: 'Mine' }),
+        async () => await environments.copy('shop', 'dev', { target_env }),
+        async () => await environments.delete('shop', 'live'),
+        async () => await environments.getApiKey('shop', 'dev'),
+      ])
+        t.equal(await refusalOf(call()), '403 FORBIDDEN_ACCESS', String(call))
+    }
+    t.equal(await refusalOf(org.projects.create({ key: 'mine', name: 'Mine' })), '403 FORBIDDEN_ACCESS')
+    t.equal(await refusalOf(org.projects.delete('blog')), '403 FORBIDDEN_ACCESS')
   })
 })

@@ -1,6 +1,12 @@
+import { Readable } from 'node:stream'
 import type { LightMyRequestResponse } from 'fastify'
 import t, { type Test } from 'tap'
-import { buildTestApp, type Person, type TestApp } from './helpers/app.ts'
+import { faultFinder } from '../src/cli/input.ts'
+import { NOTHING_DONE } from '../src/user-import/progress.ts'
+import { ImportedUserSchema, readPeople } from '../src/user-import/records.ts'
+import { readCsv } from '../src/user-import/source.ts'
+import { anApiKey, anEnvironment, inEnvironment } from './helpers/api-keys.ts'
+import { buildTestApp, type Method, type Person, type TestApp } from './helpers/app.ts'
 import { PASSWORD } from './helpers/config.ts'
 
 const statusesOf = (responses: LightMyRequestResponse[]): number[] =>
@@ -391,4 +397,137 @@ t.test('a mixture of changes to the same few records ends in no fault', async (t
     ),
     0,
   )
+})
+
+t.test('how many people there are is known, whatever happens to them at once', async (t) => {
+  const pair = await buildPair(t)
+  const [first] = pair
+  const { pool } = first.services.database
+  const further = await anEnvironment(first)
+  const places = ['default/default', further.name]
+  const { key } = await anApiKey(first, { level: 'org' })
+  let last = 0
+  const fresh = () => `p${++last}`
+  const pick = <T>(list: readonly T[]): T => list[Math.floor(Math.random() * list.length)] as T
+  const permit = async (method: Method, what: string, body: object) =>
+    await pick(pair)
+      .as(key)
+      .send(method, `/v2/facts/${pick(places)}/${what}`, body)
+  const newcomers = (count: number) => ({
+    operations: Array.from({ length: count }, () => ({ key: fresh() })),
+  })
+
+  async function somebody(isDeleted: boolean): Promise<string> {
+    const { rows } = await pool.query<{ id: string }>(
+      `select id from users where key like 'p%' and (deleted_at is not null) = $1 order by random() limit 1`,
+      [isDeleted],
+    )
+    return rows[0]?.id ?? further.id
+  }
+
+  const insert = `insert into users (id, environment_id, key, search_text)
+    select gen_random_uuid(), $1, $2 || n, '' from generate_series(1, $3::int) n`
+  /** All that SQL can do, some of which is taken back. */
+  async function inTransaction(end: 'commit' | 'rollback'): Promise<void> {
+    const client = await pool.connect()
+    const prefix = `raw-${fresh()}-`
+    try {
+      await client.query('begin')
+      await client.query(insert, [further.id, prefix, 7])
+      await client.query('savepoint here')
+      await client.query(
+        `update users set deleted_at = now() where starts_with(key, $1) and key < $1 || '5'`,
+        [prefix],
+      )
+      await client.query(insert, [further.id, `${prefix}x`, 5])
+      if (Math.random() < 0.5) await client.query('rollback to here')
+      await client.query(
+        `update users set deleted_at = case when deleted_at is null then now() end
+          where starts_with(key, $1) and key > $1 || '3'`,
+        [prefix],
+      )
+      await client.query(`delete from users where starts_with(key, $1) and key < $1 || '3'`, [prefix])
+      await client.query(end)
+    } finally {
+      client.release()
+    }
+  }
+
+  const steps: (() => Promise<unknown>)[] = [
+    async () => await permit('POST', 'bulk/users', newcomers(20)),
+    async () => await permit('PUT', 'bulk/users', newcomers(3)),
+    async () => await permit('PUT', `users/${fresh()}`, {}),
+    async () => {
+      const idents = [await somebody(false), await somebody(false), await somebody(true)]
+      return await permit('DELETE', 'bulk/users', { idents })
+    },
+    async () => {
+      const lines = Array.from({ length: 4 }, () => `${fresh()},P`)
+      const source = readCsv(Readable.from([Buffer.from(['key,full_name', ...lines].join('\n'))]), new Map())
+      await pick(pair).services.userImport.run(readPeople(source, faultFinder(ImportedUserSchema)), {
+        onConflict: 'skip',
+        isDryRun: false,
+        createsAccounts: false,
+        from: NOTHING_DONE,
+        onRefused: async () => {},
+        onProgress: async () => {},
+      })
+    },
+    async () => await pick(pair).root.delete(`/api/v1/users/${await somebody(false)}`),
+    async () => await pick(pair).root.post(`/api/v1/users/${await somebody(true)}/restore`),
+    async () => await pick(pair).root.post(`/api/v1/users/${await somebody(pick([true, false]))}/erase`),
+    async () =>
+      await pick(pair).root.patch(`/api/v1/users/${await somebody(false)}`, { first_name: fresh() }),
+    async () => await inTransaction('commit'),
+    async () => await inTransaction('rollback'),
+  ]
+  async function assertKnown(t: Test, when: string): Promise<void> {
+    const { rows } = await pool.query<{ known: number; there: number }>(
+      `select people::int as known, (
+        select count(*)::int from users u where u.environment_id = v.environment_id and u.deleted_at is null) as there
+      from policy_versions v order by environment_id`,
+    )
+    t.same(
+      rows.map(({ known }) => known),
+      rows.map(({ there }) => there),
+      when,
+    )
+    for (const app of pair)
+      for (const place of places) {
+        const page = await app.as(key).get(`/v2/facts/${place}/users?per_page=1`)
+        const list = await app.root.get('/api/v1/users?limit=1&total=true', inEnvironment(place))
+        const counted = [
+          page.json<{ total_count: number }>().total_count,
+          Number(list.headers['x-total-count']),
+        ]
+        const there = rows[places.indexOf(place)]?.there
+        t.same(counted, [there, there], `${when}: ${place}`)
+      }
+  }
+
+  await assertKnown(t, 'before')
+  for (let round = 1; round <= 3; round++) {
+    const done = steps.flatMap((step) => [step, step, step]).sort(() => Math.random() - 0.5)
+    await Promise.all(done.map(async (step) => await step()))
+    await assertKnown(t, `round ${round}`)
+  }
+
+  // More than caches are told one by one.
+  await pool.query(insert, [further.id, 'many-', 10_500])
+  await assertKnown(t, 'very many come')
+  await pool.query(`update users set deleted_at = now() where key like 'many-%'`)
+  await assertKnown(t, 'and go')
+  await pool.query(`update users set deleted_at = null where key like 'many-%'`)
+  await pool.query(`delete from users where key like 'many-%'`)
+  await assertKnown(t, 'and go for good')
+
+  const doomed = await anEnvironment(first)
+  const load = await first.as(key).post(`/v2/facts/${doomed.name}/bulk/users`, newcomers(9))
+  t.equal(load.statusCode, 200, load.body)
+  await Promise.all([
+    first.root.delete(`/api/v1/environments/${doomed.id}`),
+    ...[1, 2].map(async () => await first.as(key).post(`/v2/facts/${doomed.name}/bulk/users`, newcomers(9))),
+  ])
+  t.equal(await countOf(first, 'users where environment_id = $1', [doomed.id]), 0)
+  await assertKnown(t, 'an environment has gone')
 })

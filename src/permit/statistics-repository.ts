@@ -1,6 +1,7 @@
 import { and, eq, isNull, sql } from 'drizzle-orm'
 import type { Database } from '../db/client.ts'
-import { accounts, decisionLog, resources, roles, setRules, users } from '../db/schema.ts'
+import { accounts, decisionLog, resources, roles, setRules } from '../db/schema.ts'
+import { countPeople } from '../policy/versions.ts'
 
 /** How much there is in an environment. Built-in definitions and what was deleted do not count. */
 export type Statistics = {
@@ -18,7 +19,7 @@ export function createStatisticsRepository({ db }: Database, environmentId: stri
     async readStatistics(): Promise<Statistics> {
       const [ofRoles, ofUsers, policies, ofResources, tenants, logged] = await Promise.all([
         db.$count(roles, and(eq(roles.environmentId, environmentId), eq(roles.isBuiltin, false))),
-        db.$count(users, and(eq(users.environmentId, environmentId), isNull(users.deletedAt))),
+        countPeople(environmentId, { db }),
         db.$count(setRules, eq(setRules.environmentId, environmentId)),
         db.$count(resources, and(eq(resources.environmentId, environmentId), eq(resources.isBuiltin, false))),
         db.$count(accounts, and(eq(accounts.environmentId, environmentId), isNull(accounts.deletedAt))),

@@ -6,10 +6,9 @@ import type { PlaceIds } from './schemas.ts'
 /** People as the text of a JSON array, and how many there are on all pages. */
 export type UserPage = { data: string; total: number }
 
-/** What holds of the list of everybody as long as the policy has this version. */
+/** What holds of the list of everybody as long as the same people are in it. */
 type Known = {
-  version: string
-  total: number
+  peopleVersion: string
   /** The id that stands at a place of the list, for places where pages began or ended. */
   starts: Map<number, string>
 }
@@ -28,8 +27,8 @@ export function createUserPagesRepository({ pool, prepare }: Database, environme
 
   return {
     /**
-     * A page of everybody, the oldest first. Every change of who is in the list raises the version of the policy: as
-     * long as it is the same, the list is not counted again, and what stands before a known place is not walked over.
+     * A page of everybody, the oldest first. As long as the same people are in the list, what stands before a known
+     * place is not walked over.
      */
     async listAll({ page, perPage }: NumberedPage, place: PlaceIds): Promise<UserPage> {
       const skip = (page - 1) * perPage
@@ -39,17 +38,17 @@ export function createUserPagesRepository({ pool, prepare }: Database, environme
         text: everybody(perPage),
         values: [
           ...placeValues(place),
-          ...[environmentId, skip, before?.version ?? null, before?.starts.get(skip) ?? null],
+          ...[environmentId, skip, before?.peopleVersion ?? null, before?.starts.get(skip) ?? null],
         ],
       })
       const [row] = rows
       // The environment has just been deleted.
       if (!row) return { data: '[]', total: 0 }
-      const total = row.total ?? before?.total ?? 0
-      if (known?.version !== row.version) known = { version: row.version, total, starts: new Map() }
+      const { data, total, people_version: peopleVersion } = row
+      if (known?.peopleVersion !== peopleVersion) known = { peopleVersion, starts: new Map() }
       remember(known.starts, skip, row.first)
       remember(known.starts, skip + perPage, row.next)
-      return { data: row.data, total }
+      return { data, total }
     },
 
     /** These people, in this order; with `accountId`, only what concerns that account. */
@@ -66,9 +65,8 @@ export function createUserPagesRepository({ pool, prepare }: Database, environme
 
 type ListedRow = {
   data: string
-  version: string
-  /** Null when the version is the one that was given. */
-  total: number | null
+  people_version: string
+  total: number
   first: string | null
   /** Who begins the page after this one. */
   next: string | null
@@ -141,14 +139,14 @@ const NAMED = `with ${described('$4::uuid[]', '$5::uuid')} select ${peopleBy('ar
 
 /**
  * The size of the page is written out, or Postgres would expect a tenth of the table and plan anew each time. Ids
- * alone are walked over, in the index. `$4`: environment, `$5`: people to skip, `$6`: the version that is known, `$7`:
- * the id that stands there then.
+ * alone are walked over, in the index. `$4`: environment, `$5`: people to skip, `$6`: the version of the list that is
+ * known, `$7`: the id that stands there then.
  */
 function everybody(perPage: number): string {
   const onPage = `(select ids[1:${perPage}] from walked)::uuid[]`
   return `
     with current as materialized (
-      select version, case when version = $6::bigint then $7::uuid end as start
+      select people::int as total, people_version, case when people_version = $6::bigint then $7::uuid end as start
       from policy_versions where environment_id = $4),
     walked as materialized (select array(
       select id from users
@@ -156,8 +154,6 @@ function everybody(perPage: number): string {
       order by id limit ${perPage + 1} offset (select case when start is null then $5::int else 0 end from current)
     ) as ids),
     ${described(onPage, 'null::uuid')}
-    select ${peopleBy('id')} as data, version, ids[1] as first, ids[${perPage + 1}] as next,
-      case when version = $6::bigint then null
-        else (select count(*)::int from users where environment_id = $4 and deleted_at is null) end as total
+    select ${peopleBy('id')} as data, total, people_version, ids[1] as first, ids[${perPage + 1}] as next
     from current, walked`
 }

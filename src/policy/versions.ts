@@ -15,6 +15,15 @@ export async function lockPolicyVersion(environmentId: string, tx: Tx): Promise<
     .for('update')
 }
 
+/** How many people the environment has who are not deleted: a number that triggers keep. No such environment: 0. */
+export async function countPeople(environmentId: string, { db }: Pick<Database, 'db'>): Promise<number> {
+  const [row] = await db
+    .select({ people: policyVersions.people })
+    .from(policyVersions)
+    .where(eq(policyVersions.environmentId, environmentId))
+  return row?.people ?? 0
+}
+
 /** Things of the default environment that are cached outside the policy: by id, and revoked access tokens by `jti`. */
 export type CredentialKind = 'api_key' | 'client' | 'token'
 

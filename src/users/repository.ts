@@ -25,6 +25,7 @@ import {
 import { AppError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import { BUILTIN_ROLES } from '../permissions.ts'
+import { countPeople } from '../policy/versions.ts'
 
 /** How many people one statement updates. */
 const RAISED_AT_ONCE = 5000
@@ -469,15 +470,16 @@ export function createUsersRepository({ db, prepare }: Database, environmentId =
   }
 
   /**
-   * How many match. To count everybody, or all members of an account, costs more than the page beside it. Every change
-   * of such a number raises the version of the policy, so that it is counted once for each version: what is kept is
-   * right as of the statement that reads the version.
+   * How many match. To count everybody, or all members of an account, would cost more than the page beside it. How many
+   * there are of all is kept in the database. Every change of who is a member raises the version of the policy, so that
+   * members are counted once for each version: what is kept is right as of the statement that reads the version.
    */
   async function countUsers(
-    { memberOf = '', ...others }: UserFilters,
+    { memberOf, ...others }: UserFilters,
     matching: SQL | undefined,
   ): Promise<number> {
     if (Object.values(others).some((filter) => filter !== undefined)) return await db.$count(users, matching)
+    if (memberOf === undefined) return await countPeople(environmentId, { db })
     const kept = counts.get(memberOf)
     const { rows } = await db.execute<{ version: string; total: number | null }>(sql`
       select v.version::text, case when v.version::text = ${kept?.version ?? ''} then null

@@ -493,6 +493,45 @@ t.test('bulk requests for people and tenants', async (t) => {
       t.same((await python.get(`${F}/users?per_page=4&page=1000`)).json<Page>().data, [])
     })
 
+    await t.test('a change of somebody stands on the page, and on all others what stood there', async (t) => {
+      const before = await pages(4)
+      for (const { key: one } of before.slice(4, 6))
+        t.equal((await python.patch(`${F}/users/${one}`, { first_name: 'Changed' })).statusCode, 200)
+
+      const after = await pages(4)
+
+      t.same(
+        after.flatMap(({ first_name: name }, place) => (name === 'Changed' ? [place] : [])),
+        [4, 5],
+      )
+      const unchanged = (people: Page['data']) => people.filter((_, place) => place < 4 || place > 5)
+      t.strictSame(unchanged(after), unchanged(before))
+      for (const one of before.slice(4, 6))
+        await python.patch(`${F}/users/${one.key}`, { first_name: one.first_name })
+    })
+
+    await t.test('when one goes as another comes back, other people stand there', async (t) => {
+      const before = await pages(1)
+      const swap = async () =>
+        await pool.query(`update users set deleted_at = case when deleted_at is null then now() end
+          where key in ('odd-gone', 'odd-null')`)
+      await swap()
+
+      // Not one after another: each page says where the next one starts.
+      const backwards: string[] = []
+      for (let page = before.length; page > 0; page--) {
+        const { data } = (await python.get(`${F}/users?per_page=1&page=${page}`)).json<Page>()
+        backwards.push(...data.map(({ key: one }) => one))
+      }
+
+      const after = (await pages(100)).map(({ key: one }) => one)
+      t.same(backwards.reverse(), after)
+      t.notOk(after.includes('odd-null'))
+      t.ok(after.includes('odd-gone'))
+      await swap()
+      t.strictSame(await pages(100), before)
+    })
+
     await t.test('also of those who are searched for, and of a tenant only what is held there', async (t) => {
       const searched = everybody.filter(({ key: one }) => one.startsWith('odd-'))
       t.strictSame((await pages(2, 'users', '&search=odd-')).slice(0, searched.length), searched)

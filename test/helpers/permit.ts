@@ -60,17 +60,19 @@ export async function storeExample(postern: TestApp, facts: FactsDraft = {}): Pr
 export const apiKey = async ({ services }: TestApp, access: 'full' | 'read' = 'full') =>
   await services.apiKeys.createKey(SYSTEM, { name: 'test', access }, DEFAULT_ENVIRONMENT)
 
-/** Requests with a new key, as the Python SDK sends them: the scheme in lower case, JSON as type even of no body. */
-export async function pythonClient(postern: TestApp, access?: 'full' | 'read') {
-  const { key } = await apiKey(postern, access)
-  return clientOf(
+/** Requests with this key, as the Python SDK sends them: the scheme in lower case, JSON as type even of no body. */
+export const asPython = ({ app }: TestApp, key: string) =>
+  clientOf(
     async ({ headers, ...options }) =>
-      await postern.app.inject({
+      await app.inject({
         ...options,
         headers: { 'content-type': 'application/json', ...headers, authorization: `bearer ${key}` },
       }),
   )
-}
+
+/** The same with a new key. */
+export const pythonClient = async (postern: TestApp, access?: 'full' | 'read') =>
+  asPython(postern, (await apiKey(postern, access)).key)
 
 /** The application on real sockets of a loopback address of its own, so that OPA's fixed port is free there. */
 export async function listenForSdk(t: Test, { app }: TestApp): Promise<{ url: string; opaPort: number }> {

@@ -1,7 +1,7 @@
 import { and, asc, eq, inArray, isNull, or, type SQL, sql } from 'drizzle-orm'
 import { DEFAULT_ENVIRONMENT, type Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
-import { accountMembers, accounts, resourceInstances } from '../db/schema.ts'
+import { accountMembers, accounts, resourceInstances, userInvites } from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import { type AccountRow, isOfGuest, searchText } from './repository.ts'
@@ -87,10 +87,11 @@ export function createBulkAccountsRepository(environmentId = DEFAULT_ENVIRONMENT
       return new Set(rows.map(({ id }) => id))
     },
 
-    /** Removes memberships, with the roles held through them, and the instances of resources in them. */
+    /** Removes memberships, with the roles held through them, instances of resources in them, and invitations to them. */
     async deleteContents(ids: readonly string[], tx: Tx): Promise<void> {
       await tx.delete(accountMembers).where(and(sql`${accountMembers.accountId} = ${among(ids)}`, isOfGuest))
       await tx.delete(resourceInstances).where(sql`${resourceInstances.accountId} = ${among(ids)}`)
+      await tx.delete(userInvites).where(sql`${userInvites.accountId} = ${among(ids)}`)
     },
 
     async softDeleteAccounts(ids: readonly string[], tx: Tx): Promise<void> {

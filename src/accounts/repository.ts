@@ -3,7 +3,7 @@ import { foldCase } from '../case-folding.ts'
 import { type Database, DEFAULT_ENVIRONMENT, type Executor, type Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
 import { allOf, containing, type Page, type PageRequest, pageClauses, type SortKey } from '../db/paging.ts'
-import { accountMembers, accounts, resourceInstances, users } from '../db/schema.ts'
+import { accountMembers, accounts, resourceInstances, userInvites, users } from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 
@@ -200,10 +200,11 @@ export function createAccountsRepository({ db }: Database, environmentId = DEFAU
       return rows.length > 0
     },
 
-    /** Removes memberships, with the roles held through them, and the instances of resources in it. */
+    /** Removes memberships, with the roles held through them, instances of resources in it, and invitations to it. */
     async deleteContents(accountId: string, tx: Tx): Promise<void> {
       await tx.delete(accountMembers).where(and(eq(accountMembers.accountId, accountId), isOfGuest))
       await tx.delete(resourceInstances).where(eq(resourceInstances.accountId, accountId))
+      await tx.delete(userInvites).where(eq(userInvites.accountId, accountId))
     },
 
     /** Makes the user a member if there is no membership yet, pending or active. */

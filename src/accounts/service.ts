@@ -158,13 +158,13 @@ export function createAccountsService(dependencies: Dependencies) {
         const account = (await accounts.lockAccount(id, tx)) ?? fail('account_not_found')
         if (account.key === DEFAULT_ACCOUNT_KEY) throw new AppError('account_is_default')
         if (await accounts.hasOwnPeople(id, tx)) throw new AppError('account_has_people')
-        await accounts.deleteContents(id, tx)
         await this.deleteLocked(caller, account, tx)
       })
     },
 
-    /** Writes the end of an account, whose row must be locked. */
+    /** Writes the end of an account, whose row must be locked, and of what is in it. */
     async deleteLocked(caller: Caller, { id, key }: AccountRow, tx: Tx): Promise<void> {
+      await accounts.deleteContents(id, tx)
       await accounts.softDeleteAccount(id, tx)
       await audit.append(
         {

@@ -179,6 +179,16 @@ t.test('an instance is created', async (t) => {
     t.same(statuses(raced), [201, 409, 409, 409])
   })
 
+  await t.test('under a key that is free again when its account is gone', async (t) => {
+    const ended = (await root.post('/api/v1/accounts', { name: 'Ended', key: 'ended' })).json<{
+      id: string
+    }>()
+    const gone = await anInstance(root, { key: 'reused', account: 'ended' })
+    t.equal((await root.delete(`/api/v1/accounts/${ended.id}`)).statusCode, 204)
+    isProblem(t, await root.get(`${INSTANCES}/${gone.id}`), 'instance_not_found')
+    t.not((await anInstance(root, { key: 'reused' })).id, gone.id)
+  })
+
   await t.test('of a resource and in an account that are there', async (t) => {
     const body = { resource: 'document', key: 'k', account: 'default' }
 

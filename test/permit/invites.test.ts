@@ -156,4 +156,18 @@ t.test('invitations', async (t) => {
     t.equal((await python.delete(`${F}/tenants/initrode`)).statusCode, 204)
     t.equal((await python.get(`${I}/${invite.id}`)).statusCode, 404, 'gone with its tenant')
   })
+
+  await t.test('whoever was invited to a tenant that is gone may be invited again', async (t) => {
+    for (const end of [
+      async () => await python.delete(`${F}/tenants/hooli`),
+      async () => await python.send('DELETE', `${F}/bulk/tenants`, { idents: ['hooli'] }),
+      async () => await postern.root.delete(`/api/v1/accounts/${await idOf(`${F}/tenants/hooli`)}`),
+    ]) {
+      await python.post(`${F}/tenants`, { key: 'hooli', name: 'Hooli' })
+      const { id } = await invited({ key: 'again', tenant_id: 'hooli' })
+      t.ok((await end()).statusCode < 300)
+      t.equal((await python.get(`${I}/${id}`)).statusCode, 404)
+    }
+    await invited({ key: 'again' })
+  })
 })

@@ -7,17 +7,58 @@ import { oracle } from '../policy/engine/oracle.ts'
  * the policy then allows. It shares nothing with the code that it is compared with.
  */
 
-type Derivation = { role: string; on_resource: string; linked_by_relation: string }
-type ResourceRole = { permissions: string[]; derivations: Derivation[]; alone: boolean }
-type Resource = { actions: string[]; roles: Map<string, ResourceRole>; relations: Map<string, string> }
-type Role = { permissions: string[]; extends: string[] }
+type Derivation = { role: string; on_resource: string; linked_by_relation: string; alone: boolean }
+/** One held in tenants is derived from nothing. */
+type Role = { permissions: string[]; extends: string[]; derivations: Derivation[]; alone: boolean }
+type Resource = {
+  /** Names by key. */
+  actions: Map<string, string>
+  groups: Map<string, string[]>
+  /** Types by key. */
+  attributes: Map<string, string>
+  roles: Map<string, Role>
+  /** What the subjects are, by key. */
+  relations: Map<string, string>
+}
 type Grant = { user: string; role: string; tenant: string; instance: string | null }
 type Tuple = { subject: string; relation: string; object: string }
 type Rule = { userSet?: string; role?: string; permission: string; resourceSet?: string; resource?: string }
 type Conditions = Record<string, unknown>
+type ConditionSet = { conditions: Conditions; resource: string | null; parent: string | null }
+/** Approved ones lead nowhere any more. */
+type Invite = {
+  email: string
+  role: string
+  tenant: string
+  instance: string | undefined
+  status: 'pending' | 'approved'
+}
+type When = { no_direct_roles_on_object: boolean }
 
+export type DerivationBody = { role: string; on_resource: string; linked_by_relation: string; when?: When }
+export type RoleBody = {
+  permissions?: string[]
+  extends?: string[]
+  granted_to?: { when?: When; users_with_role?: DerivationBody[] }
+}
+/** One of many, of a resource or not. */
+export type BulkRoleBody = RoleBody & { key: string; resource?: string }
+/** Each part by its keys. */
+export type ResourceBody = {
+  actions?: Record<string, { name?: string }>
+  attributes?: Record<string, { type: string }>
+  relations?: Record<string, string>
+  roles?: Record<string, RoleBody>
+}
 export type GrantBody = { user: string; role: string; tenant?: string; resource_instance?: string }
 export type TupleBody = Tuple & { tenant?: string }
+export type InviteBody = {
+  key: string
+  email: string
+  role_id: string
+  tenant_id: string
+  resource_instance_id?: string
+}
 export type RuleBody = {
   user_set: string
   permission: string
@@ -26,6 +67,8 @@ export type RuleBody = {
   is_resource: boolean
 }
 
+/** Between reasons of which any will do. */
+export const OR = ' or '
 /** Why a request changes nothing: its status and the code in the answer. */
 export class Refused extends Error {}
 const NOT_FOUND = '404 NOT_FOUND'
@@ -38,20 +81,28 @@ const refuse = (why: string): never => {
 }
 /** What is there, or a refusal. */
 const there = <T>(value: T | undefined): T => (value === undefined ? refuse(NOT_FOUND) : value)
+/** Whether they derive the same: how is another matter. */
+const isOfSameEnds = (a: Derivation, b: Derivation): boolean =>
+  same({ ...a, alone: true }, { ...b, alone: true })
 const typeOf = (ref: string): string => ref.slice(0, ref.indexOf(':'))
+const full = (permission: string, resource: string | undefined): string =>
+  resource === undefined || permission.includes(':') ? permission : `${resource}:${permission}`
 const same = (a: object, b: object): boolean => JSON.stringify(a) === JSON.stringify(b)
 
 export class PermitModel {
   tenants = new Map<string, { name: string }>([['default', { name: 'Default' }]])
-  users = new Map<string, { age: number | null }>()
+  users = new Map<string, { age: number | null; email: string | null }>()
   members: { tenant: string; user: string }[] = []
   resources = new Map<string, Resource>()
   roles = new Map<string, Role>()
   instances = new Map<string, { tenant: string; draft: boolean | null }>()
   tuples: Tuple[] = []
   grants: Grant[] = []
-  sets = new Map<string, { conditions: Conditions; resource: string | null }>()
+  sets = new Map<string, ConditionSet>()
   rules: Rule[] = []
+  userAttributes = new Map<string, string>()
+  invites = new Map<string, Invite>()
+  proxies = new Map<string, { name: string; urls: string[] }>()
 
   /** What `work` answers, or why it is refused; then nothing is changed. */
   attempt<T>(work: (model: this) => T): T | string {
@@ -63,6 +114,14 @@ export class PermitModel {
       Object.assign(this, before)
       return error.message
     }
+  }
+
+  /** Whether `work` would be refused; nothing is changed. */
+  refuses(work: (model: this) => unknown): boolean {
+    const before = structuredClone({ ...this })
+    const done = this.attempt(work)
+    Object.assign(this, before)
+    return typeof done === 'string'
   }
 
   createTenant(key: string, name: string): void {
@@ -80,20 +139,26 @@ export class PermitModel {
     for (const [ref, { tenant }] of this.instances) if (tenant === key) this.#dropInstance(ref)
     this.#dropGrants(({ tenant }) => tenant === key)
     this.members = this.members.filter(({ tenant }) => tenant !== key)
+    this.#dropInvites(({ tenant }) => tenant === key)
     this.tenants.delete(key)
+  }
+
+  /** Those that are there. */
+  deleteTenants(keys: readonly string[]): void {
+    for (const key of keys) if (this.tenants.has(key)) this.deleteTenant(key)
   }
 
   createUser(key: string, age: number | undefined, grants: readonly Omit<GrantBody, 'user'>[]): void {
     if (this.users.has(key)) refuse(TAKEN)
-    this.users.set(key, { age: age ?? null })
+    this.users.set(key, { age: age ?? null, email: null })
     for (const grant of grants) this.#give({ ...grant, user: key })
   }
 
   /** @returns whether the user is new */
   syncUser(key: string, age: number | undefined, grants: readonly Omit<GrantBody, 'user'>[]): boolean {
     const isNew = !this.users.has(key)
-    if (isNew) this.users.set(key, { age: null })
-    if (age !== undefined) this.users.set(key, { age })
+    if (isNew) this.createUser(key, age, [])
+    if (age !== undefined) this.updateUser(key, age)
     for (const grant of grants) this.#give({ ...grant, user: key })
     return isNew
   }
@@ -107,6 +172,22 @@ export class PermitModel {
     this.#dropGrants(({ user }) => user === key)
     this.members = this.members.filter(({ user }) => user !== key)
     this.users.delete(key)
+  }
+
+  /** Those who are there. */
+  deleteUsers(keys: readonly string[]): void {
+    for (const key of keys) if (this.users.has(key)) this.deleteUser(key)
+  }
+
+  addToTenant(
+    tenant: string,
+    user: string,
+    age: number | undefined,
+    grants: readonly Omit<GrantBody, 'user'>[],
+  ) {
+    there(this.tenants.get(tenant))
+    this.syncUser(user, age, grants)
+    this.#join({ tenant, user })
   }
 
   removeFromTenant(tenant: string, user: string): void {
@@ -125,128 +206,218 @@ export class PermitModel {
   }
 
   /** @returns how many are new */
-  assignAll(grants: readonly GrantBody[]): number {
-    return this.#ofUsers(grants, true).filter((grant) => this.#give(grant)).length
+  assignAll(grants: readonly GrantBody[], missingUsers: 'fail' | 'ignore' | 'create' = 'fail'): number {
+    if (missingUsers === 'create')
+      for (const { user } of grants) if (!this.users.has(user)) this.createUser(user, undefined, [])
+    return this.#tryAll(this.#ofUsers(grants, missingUsers !== 'ignore'), (grant) => this.#give(grant))
   }
 
   /** @returns how many are gone */
   unassignAll(grants: readonly GrantBody[]): number {
-    return this.#ofUsers(grants, false).filter((grant) => this.#take(grant)).length
+    return this.#tryAll(this.#ofUsers(grants, false), (grant) => this.#take(grant))
   }
 
-  createRole(key: string, permissions: readonly string[], parents: readonly string[]): void {
-    this.#assertTiesOfRole(permissions, parents)
-    if (this.roles.has(key)) refuse(TAKEN)
-    this.roles.set(key, { permissions: [...permissions].sort(), extends: [...parents] })
+  createRole(key: string, body: RoleBody, resource?: string): void {
+    const roles = this.#rolesOf(resource)
+    this.#assertTies(body, resource)
+    if (roles.has(key)) refuse(TAKEN)
+    roles.set(key, { permissions: [], extends: [], derivations: [], alone: false })
+    this.updateRole(key, body, resource)
   }
 
-  updateRole(key: string, permissions: readonly string[], parents: readonly string[]): void {
-    const role = there(this.roles.get(key))
-    this.#assertTiesOfRole(permissions, parents)
-    if (parents.some((parent) => this.#closure(parent).has(key))) refuse('400 INVALID_INPUT')
-    Object.assign(role, { permissions: [...permissions].sort(), extends: [...parents] })
+  updateRole(key: string, body: RoleBody, resource?: string): void {
+    const role = there(this.#rolesOf(resource).get(key))
+    this.#assertTies(body, resource)
+    const { permissions, extends: parents, granted_to: granted } = body
+    if (parents?.some((parent) => this.#closure(parent, resource).has(key))) refuse('400 INVALID_INPUT')
+    if (permissions) role.permissions = [...new Set(permissions.map((one) => full(one, resource)))].sort()
+    if (parents) role.extends = [...parents]
+    role.alone = granted?.when?.no_direct_roles_on_object ?? role.alone
+    if (resource === undefined || !granted?.users_with_role) return
+    role.derivations = granted.users_with_role.map((body) => this.#derivation(resource, body))
   }
 
-  setParent(key: string, parent: string, isParent: boolean): void {
-    const { permissions, extends: parents } = there(this.roles.get(key))
-    there(this.roles.get(parent))
+  /** Creates them, or replaces those that are there. They may name each other in any order. */
+  putRoles(all: readonly BulkRoleBody[]): { created: string[]; updated: string[] } {
+    const owners = [...new Set(all.map(({ resource }) => resource))]
+    const done = { created: [] as string[], updated: [] as string[] }
+    for (const resource of owners) this.#rolesOf(resource)
+    const sorted = owners.flatMap((owner) => all.filter(({ resource }) => resource === owner))
+    for (const { key, resource, ...body } of sorted)
+      done[this.#putAlone(key, body, resource) ? 'created' : 'updated'].push(key)
+    for (const { key, resource, ...body } of sorted) this.#putTies(key, body, resource)
+    return done
+  }
+
+  setParent(key: string, parent: string, isParent: boolean, resource?: string): void {
+    const { extends: parents } = there(this.#rolesOf(resource).get(key))
+    there(this.#rolesOf(resource).get(parent))
     if (parents.includes(parent) === isParent) return
     const others = parents.filter((one) => one !== parent)
-    this.updateRole(key, permissions, isParent ? [...others, parent] : others)
+    this.updateRole(key, { extends: isParent ? [...others, parent] : others }, resource)
   }
 
-  deleteRole(key: string): void {
-    there(this.roles.get(key))
-    this.#dropGrants(({ role, instance }) => role === key && instance === null)
-    for (const role of this.roles.values()) role.extends = role.extends.filter((one) => one !== key)
-    this.rules = this.rules.filter(({ role }) => role !== key)
-    this.roles.delete(key)
+  deleteRole(key: string, resource?: string): void {
+    const roles = this.#rolesOf(resource)
+    there(roles.get(key))
+    const name = resource === undefined ? key : `${resource}#${key}`
+    const owns = (instance: string | null) =>
+      resource === undefined ? instance === null : instance !== null && typeOf(instance) === resource
+    this.#dropGrants(({ role, instance }) => role === key && owns(instance))
+    for (const role of roles.values()) role.extends = role.extends.filter((one) => one !== key)
+    for (const other of this.resources.values())
+      for (const role of other.roles.values())
+        role.derivations = role.derivations.filter((one) => one.on_resource !== resource || one.role !== key)
+    this.rules = this.rules.filter(({ role }) => role !== name)
+    this.#dropInvites(({ role }) => role === name)
+    roles.delete(key)
   }
 
   /** Of a role held in tenants, or of one of a resource. @returns what it has then */
   givePermissions(key: string, permissions: readonly string[], resource?: string): string[] {
-    const role = this.#roleOf(key, resource)
-    for (const permission of permissions) this.#assertAction(permission)
-    role.permissions = [...new Set([...role.permissions, ...permissions])].sort()
+    const role = there(this.#rolesOf(resource).get(key))
+    const given = permissions.map((one) => full(one, resource))
+    for (const permission of given) this.#assertAction(permission)
+    role.permissions = [...new Set([...role.permissions, ...given])].sort()
     return role.permissions
   }
 
   takePermissions(key: string, permissions: readonly string[], resource?: string): string[] {
-    const role = this.#roleOf(key, resource)
-    role.permissions = role.permissions.filter((one) => !permissions.includes(one))
+    const role = there(this.#rolesOf(resource).get(key))
+    const taken = permissions.map((one) => full(one, resource))
+    role.permissions = role.permissions.filter((one) => !taken.includes(one))
     return role.permissions
   }
 
-  createResource(key: string, actions: readonly string[]): void {
+  createResource(key: string, body: ResourceBody): void {
     if (this.resources.has(key)) refuse(TAKEN)
-    this.resources.set(key, { actions: [...actions], roles: new Map(), relations: new Map() })
+    this.resources.set(key, {
+      actions: new Map(),
+      groups: new Map(),
+      attributes: new Map(),
+      roles: new Map(),
+      relations: new Map(),
+    })
+    this.updateResource(key, body)
   }
 
-  setActions(key: string, actions: readonly string[]): void {
+  /** What is not said of it, it has no longer. */
+  replaceResource(key: string, body: ResourceBody): void {
+    this.updateResource(key, { actions: {}, attributes: {}, relations: {}, roles: {}, ...body })
+  }
+
+  /** A part that is given is all that there is of it then. */
+  updateResource(key: string, { actions, attributes, relations, roles }: ResourceBody): void {
     const resource = there(this.resources.get(key))
-    for (const action of resource.actions)
-      if (!actions.includes(action)) this.#dropPermission(`${key}:${action}`)
-    resource.actions = [...actions]
-  }
-
-  createAction(key: string, action: string): void {
-    const resource = there(this.resources.get(key))
-    if (resource.actions.includes(action)) refuse(TAKEN)
-    resource.actions.push(action)
-  }
-
-  deleteAction(key: string, action: string): void {
-    const { actions } = there(this.resources.get(key))
-    if (!actions.includes(action)) refuse(NOT_FOUND)
-    this.setActions(
-      key,
-      actions.filter((one) => one !== action),
-    )
+    if (roles) for (const role of resource.roles.keys()) if (!(role in roles)) this.deleteRole(role, key)
+    if (relations) {
+      for (const relation of resource.relations.keys())
+        if (!(relation in relations)) this.deleteRelation(key, relation)
+      for (const [relation, subject] of Object.entries(relations)) {
+        there(this.resources.get(subject))
+        if (resource.relations.get(relation) === subject) continue
+        if (resource.relations.has(relation)) this.deleteRelation(key, relation)
+        resource.relations.set(relation, subject)
+      }
+    }
+    if (actions) {
+      for (const action of resource.actions.keys()) if (!(action in actions)) this.deleteAction(key, action)
+      for (const [action, { name = action }] of Object.entries(actions)) resource.actions.set(action, name)
+    }
+    if (attributes)
+      resource.attributes = new Map(Object.entries(attributes).map(([name, { type }]) => [name, type]))
+    if (!roles) return
+    for (const [role, body] of Object.entries(roles)) this.#putAlone(role, body, key)
+    for (const [role, body] of Object.entries(roles)) this.#putTies(role, body, key)
   }
 
   deleteResource(key: string): void {
-    const { roles } = there(this.resources.get(key))
-    this.setActions(key, [])
-    for (const role of roles.keys()) this.deleteResourceRole(key, role)
+    const { actions, roles } = there(this.resources.get(key))
+    for (const action of actions.keys()) this.deleteAction(key, action)
+    for (const role of roles.keys()) this.deleteRole(role, key)
     for (const [owner, { relations }] of this.resources)
       for (const [relation, subject] of relations)
         if (owner === key || subject === key) this.deleteRelation(owner, relation)
     for (const ref of this.instances.keys()) if (typeOf(ref) === key) this.#dropInstance(ref)
-    for (const [set, { resource }] of this.sets) if (resource === key) this.deleteSet(set)
+    for (const [set, { resource }] of this.sets) if (resource === key) this.#dropSet(set)
     this.resources.delete(key)
   }
 
-  createResourceRole(resource: string, key: string, actions: readonly string[]): void {
-    const { roles } = there(this.resources.get(resource))
-    const permissions = actions.map((action) => `${resource}:${action}`).sort()
-    for (const permission of permissions) this.#assertAction(permission)
-    if (roles.has(key)) refuse(TAKEN)
-    roles.set(key, { permissions, derivations: [], alone: false })
+  createAction(key: string, action: string, name: string): void {
+    const { actions } = there(this.resources.get(key))
+    if (actions.has(action)) refuse(TAKEN)
+    actions.set(action, name)
   }
 
-  deleteResourceRole(resource: string, key: string): void {
-    const { roles } = there(this.resources.get(resource))
-    there(roles.get(key))
-    this.#dropGrants(
-      ({ role, instance }) => instance !== null && typeOf(instance) === resource && role === key,
-    )
-    for (const other of this.resources.values())
-      for (const role of other.roles.values())
-        role.derivations = role.derivations.filter((one) => one.on_resource !== resource || one.role !== key)
-    this.rules = this.rules.filter(({ role }) => role !== `${resource}#${key}`)
-    roles.delete(key)
+  renameAction(key: string, action: string, name: string): void {
+    const { actions } = there(this.resources.get(key))
+    there(actions.get(action))
+    actions.set(action, name)
   }
 
-  derive(resource: string, key: string, rule: Derivation): void {
-    const { derivations } = this.#derivable(resource, key, rule)
-    if (derivations.some((one) => same(one, rule))) refuse(TAKEN)
-    derivations.push(rule)
+  deleteAction(key: string, action: string): void {
+    const { actions, groups } = there(this.resources.get(key))
+    there(actions.get(action))
+    actions.delete(action)
+    for (const [group, members] of groups)
+      groups.set(
+        group,
+        members.filter((one) => one !== action),
+      )
+    this.#dropPermission(`${key}:${action}`)
   }
 
-  underive(resource: string, key: string, rule: Derivation): void {
-    const role = this.#derivable(resource, key, rule)
-    if (!role.derivations.some((one) => same(one, rule))) refuse(NOT_FOUND)
-    role.derivations = role.derivations.filter((one) => !same(one, rule))
+  createGroup(key: string, group: string, actions: readonly string[]): void {
+    const { groups } = there(this.resources.get(key))
+    if (groups.has(group)) refuse(TAKEN)
+    groups.set(group, [])
+    this.setGroup(key, group, actions)
+  }
+
+  setGroup(key: string, group: string, members: readonly string[]): void {
+    const { actions, groups } = there(this.resources.get(key))
+    there(groups.get(group))
+    if (members.some((one) => !actions.has(one))) refuse(INVALID)
+    groups.set(group, [...members])
+  }
+
+  deleteGroup(key: string, group: string): void {
+    const { groups } = there(this.resources.get(key))
+    there(groups.get(group))
+    groups.delete(group)
+  }
+
+  /** Of a resource, or of users. */
+  createAttribute(resource: string | undefined, key: string, type: string): void {
+    const attributes = this.#attributesOf(resource)
+    if (attributes.has(key)) refuse(TAKEN)
+    attributes.set(key, type)
+  }
+
+  updateAttribute(resource: string | undefined, key: string, type: string): void {
+    const attributes = this.#attributesOf(resource)
+    there(attributes.get(key))
+    attributes.set(key, type)
+  }
+
+  deleteAttribute(resource: string | undefined, key: string): void {
+    const attributes = this.#attributesOf(resource)
+    there(attributes.get(key))
+    attributes.delete(key)
+  }
+
+  derive(resource: string, key: string, body: DerivationBody): void {
+    const { derivations } = there(there(this.resources.get(resource)).roles.get(key))
+    const made = this.#derivation(resource, body)
+    if (derivations.some((one) => isOfSameEnds(one, made))) refuse(TAKEN)
+    derivations.push(made)
+  }
+
+  underive(resource: string, key: string, body: DerivationBody): void {
+    const role = there(there(this.resources.get(resource)).roles.get(key))
+    const ends = this.#derivation(resource, body)
+    if (!role.derivations.some((one) => isOfSameEnds(one, ends))) refuse(NOT_FOUND)
+    role.derivations = role.derivations.filter((one) => !isOfSameEnds(one, ends))
   }
 
   deriveOnlyAlone(resource: string, key: string, alone: boolean): void {
@@ -296,6 +467,11 @@ export class PermitModel {
     this.#dropInstance(ref)
   }
 
+  /** Those that are there. */
+  deleteInstances(refs: readonly string[]): void {
+    for (const ref of refs) if (this.instances.has(ref)) this.#dropInstance(ref)
+  }
+
   createTuple(tuple: TupleBody): void {
     if (this.createTuples([tuple]) === 0) refuse(TAKEN)
   }
@@ -332,20 +508,37 @@ export class PermitModel {
     this.tuples = this.tuples.filter((one) => !same(one, tuple))
   }
 
-  createSet(key: string, conditions: Conditions, resource: string | null): void {
-    if (resource !== null) there(this.resources.get(resource))
-    if (this.sets.has(key)) refuse(TAKEN)
-    this.sets.set(key, { conditions, resource })
+  /** Those that are there. */
+  deleteTuples(tuples: readonly Tuple[]): void {
+    this.tuples = this.tuples.filter((one) => !tuples.some((tuple) => same(one, tuple)))
   }
 
-  updateSet(key: string, conditions: Conditions): void {
-    there(this.sets.get(key)).conditions = conditions
+  createSet(key: string, set: ConditionSet): void {
+    if (set.resource !== null) there(this.resources.get(set.resource))
+    this.#assertParent(set.resource, set.parent)
+    if (this.sets.has(key)) refuse(TAKEN)
+    this.sets.set(key, set)
+  }
+
+  updateSet(key: string, changes: { conditions?: Conditions; parent?: string | null }): void {
+    const set = there(this.sets.get(key))
+    const { parent = set.parent } = changes
+    this.#assertParent(set.resource, parent)
+    if (parent === key || (parent !== null && this.ancestorsOfSet(parent).includes(key)))
+      refuse('400 INVALID_INPUT')
+    Object.assign(set, changes)
   }
 
   deleteSet(key: string): void {
     there(this.sets.get(key))
-    this.rules = this.rules.filter(({ userSet, resourceSet }) => userSet !== key && resourceSet !== key)
-    this.sets.delete(key)
+    if ([...this.sets.values()].some(({ parent }) => parent === key)) refuse('403 FORBIDDEN_ACCESS')
+    this.#dropSet(key)
+  }
+
+  /** Its parent, the parent of that, and so on. */
+  ancestorsOfSet(key: string): string[] {
+    const { parent } = there(this.sets.get(key))
+    return parent === null ? [] : [parent, ...this.ancestorsOfSet(parent)]
   }
 
   /** @returns whether it is new */
@@ -361,45 +554,98 @@ export class PermitModel {
     this.rules = this.rules.filter((one) => !same(one, rule))
   }
 
-  /** Whether the policy allows it, by all the rules read one after another. */
-  isAllowed(question: Question): boolean {
-    return oracle(this.#document(), this.#world(), question, NOW).allowed
+  createInvite(body: InviteBody): void {
+    const { key, email, role_id: role, tenant_id: tenant, resource_instance_id: instance } = body
+    this.#roleNamed(role)
+    there(this.tenants.get(tenant))
+    if (instance !== undefined && there(this.instances.get(instance)).tenant !== tenant) refuse(OTHER_TENANT)
+    const [resource, isOfResource] = role.split('#')
+    if (isOfResource !== undefined && (instance === undefined || typeOf(instance) !== resource))
+      refuse(INVALID)
+    if (this.invites.has(key)) refuse(TAKEN)
+    this.invites.set(key, { email, role, tenant, instance, status: 'pending' })
+  }
+
+  /** The user has the role that the invitation is for. */
+  approveInvite(key: string, email: string, user: string): void {
+    const invite = there(this.invites.get(key))
+    if (invite.status === 'approved') refuse(TAKEN)
+    if (invite.email !== email) refuse(INVALID)
+    this.createUser(user, undefined, [])
+    if ([...this.users.values()].some((one) => one.email === email)) refuse(TAKEN)
+    there(this.users.get(user)).email = email
+    const [role = '', ofResource] = invite.role.split('#').reverse()
+    const { tenant, instance } = invite
+    this.#give({ user, role, tenant, ...(ofResource && instance && { resource_instance: instance }) })
+    invite.status = 'approved'
+  }
+
+  deleteInvite(key: string): void {
+    there(this.invites.get(key))
+    this.invites.delete(key)
+  }
+
+  createProxy(key: string, name: string, urls: string[]): void {
+    if (this.proxies.has(key)) refuse(TAKEN)
+    this.proxies.set(key, { name, urls })
+  }
+
+  updateProxy(key: string, changes: { name?: string; urls?: string[] }): void {
+    Object.assign(there(this.proxies.get(key)), changes)
+  }
+
+  deleteProxy(key: string): void {
+    there(this.proxies.get(key))
+    this.proxies.delete(key)
+  }
+
+  /** Whether the policy of this moment allows something, by all the rules read one after another. */
+  decider(): (question: Question) => boolean {
+    const [document, world] = [this.#document(), this.#world()]
+    return (question) => oracle(document, world, question, NOW).allowed
+  }
+
+  /** How many change something. Which of several reasons to refuse is told is left open. */
+  #tryAll<T>(all: readonly T[], work: (one: T) => boolean): number {
+    const done = all.map((one) => this.attempt(() => work(one)))
+    const reasons = new Set(done.filter((one) => typeof one === 'string'))
+    if (reasons.size > 0) refuse([...reasons].join(OR))
+    return done.filter((one) => one === true).length
   }
 
   #document(): PolicyDocument {
     const setsOf = <T>(
       isResourceSet: boolean,
-      make: (key: string, conditions: Conditions, of: string) => T,
+      make: (set: { key: string; conditions: Conditions; parent: string | null }, of: string) => T,
     ) =>
-      [...this.sets].flatMap(([key, { conditions, resource }]) =>
-        (resource !== null) === isResourceSet ? [make(key, conditions, resource ?? '')] : [],
+      [...this.sets].flatMap(([key, { resource, ...set }]) =>
+        (resource !== null) === isResourceSet ? [make({ key, ...set }, resource ?? '')] : [],
       )
     return {
       resources: [...this.resources].map(([key, { actions, roles, relations }]) => ({
         key,
-        actions,
-        roles: [...roles].map(([role, { permissions, derivations, alone }]) => ({
+        actions: [...actions.keys()],
+        roles: [...roles].map(([role, { permissions, extends: parents, derivations, alone }]) => ({
           key: role,
           permissions,
-          extends: [],
+          extends: parents,
           derivations: derivations.map((one) => ({
             role: one.role,
             onResource: one.on_resource,
             linkedByRelation: one.linked_by_relation,
-            noDirectRolesOnObject: false,
+            noDirectRolesOnObject: one.alone,
           })),
           noDirectRolesOnObject: alone,
         })),
         relations: [...relations].map(([relation, subjectResource]) => ({ key: relation, subjectResource })),
       })),
-      roles: [...this.roles].map(([key, role]) => ({ key, ...role })),
-      userSets: setsOf(false, (key, conditions) => ({ key, conditions, parent: null })),
-      resourceSets: setsOf(true, (key, conditions, resource) => ({
+      roles: [...this.roles].map(([key, { permissions, extends: parents }]) => ({
         key,
-        conditions,
-        parent: null,
-        resource,
+        permissions,
+        extends: parents,
       })),
+      userSets: setsOf(false, (set) => set),
+      resourceSets: setsOf(true, (set, resource) => ({ ...set, resource })),
       rules: this.rules.map(({ userSet, role = '', permission, resourceSet, resource = '' }) => ({
         users: userSet === undefined ? { role } : { set: userSet },
         resources: resourceSet === undefined ? { resource } : { set: resourceSet },
@@ -453,35 +699,68 @@ export class PermitModel {
     return subjects
   }
 
-  #roleOf(key: string, resource: string | undefined): { permissions: string[] } {
-    return there((resource === undefined ? this.roles : there(this.resources.get(resource)).roles).get(key))
+  #rolesOf(resource: string | undefined): Map<string, Role> {
+    return resource === undefined ? this.roles : there(this.resources.get(resource)).roles
   }
 
-  #assertTiesOfRole(permissions: readonly string[], parents: readonly string[]): void {
-    for (const parent of parents) there(this.roles.get(parent))
-    for (const permission of permissions) this.#assertAction(permission)
+  #attributesOf(resource: string | undefined): Map<string, string> {
+    return resource === undefined ? this.userAttributes : there(this.resources.get(resource)).attributes
+  }
+
+  /** The role without what it has of other roles anew. @returns whether it is new */
+  #putAlone(
+    key: string,
+    { permissions = [], extends: parents = [], granted_to }: RoleBody,
+    of?: string,
+  ): boolean {
+    const role = this.#rolesOf(of).get(key)
+    const alone = {
+      permissions,
+      granted_to: { when: { no_direct_roles_on_object: false, ...granted_to?.when } },
+    }
+    if (!role) this.createRole(key, alone, of)
+    else this.updateRole(key, { ...alone, extends: role.extends.filter((one) => parents.includes(one)) }, of)
+    return !role
+  }
+
+  #putTies(key: string, { extends: parents = [], granted_to }: RoleBody, of?: string): void {
+    this.updateRole(
+      key,
+      { extends: parents, granted_to: { users_with_role: granted_to?.users_with_role ?? [] } },
+      of,
+    )
+  }
+
+  #assertTies({ permissions = [], extends: parents = [] }: RoleBody, resource: string | undefined): void {
+    for (const parent of parents) there(this.#rolesOf(resource).get(parent))
+    for (const permission of permissions) this.#assertAction(full(permission, resource))
   }
 
   #assertAction(permission: string): void {
     const { actions } = there(this.resources.get(typeOf(permission)))
-    if (!actions.includes(permission.slice(permission.indexOf(':') + 1))) refuse(NOT_FOUND)
+    there(actions.get(permission.slice(permission.indexOf(':') + 1)))
   }
 
   /** The role and all that it extends. */
-  #closure(key: string): Set<string> {
+  #closure(key: string, resource: string | undefined): Set<string> {
     const all = new Set([key])
-    for (const one of all) for (const parent of this.roles.get(one)?.extends ?? []) all.add(parent)
+    for (const one of all)
+      for (const parent of this.#rolesOf(resource).get(one)?.extends ?? []) all.add(parent)
     return all
   }
 
-  #derivable(resource: string, key: string, rule: Derivation): ResourceRole {
-    const { roles, relations } = there(this.resources.get(resource))
-    const role = there(roles.get(key))
-    const related = there(this.resources.get(rule.on_resource))
-    const subject = there(relations.get(rule.linked_by_relation))
-    if (subject !== rule.on_resource) refuse('400 MISMATCH_RELATION_TYPE')
-    there(related.roles.get(rule.role))
-    return role
+  /** One of a role of this resource. */
+  #derivation(resource: string, { when, ...ends }: DerivationBody): Derivation {
+    const { relations } = there(this.resources.get(resource))
+    const related = there(this.resources.get(ends.on_resource))
+    const subject = there(relations.get(ends.linked_by_relation))
+    if (subject !== ends.on_resource) refuse('400 MISMATCH_RELATION_TYPE')
+    there(related.roles.get(ends.role))
+    return { ...ends, alone: when?.no_direct_roles_on_object ?? false }
+  }
+
+  #assertParent(resource: string | null, parent: string | null): void {
+    if (parent !== null && there(this.sets.get(parent)).resource !== resource) refuse(INVALID)
   }
 
   #ruleOf({ user_set, permission, resource_set, is_role, is_resource }: RuleBody): Rule {
@@ -491,6 +770,7 @@ export class PermitModel {
       ? { resourceSet: resource_set }
       : { resource: this.#resourceNamed(resource_set) }
     this.#assertAction(permission)
+    if ('userSet' in users && this.sets.get(user_set)?.resource !== null) refuse(INVALID)
     const of = 'resource' in things ? things.resource : this.sets.get(resource_set)?.resource
     if (of !== typeOf(permission)) refuse(INVALID)
     return { ...users, permission, ...things }
@@ -536,9 +816,12 @@ export class PermitModel {
     const grant = { user: body.user, ...this.#place(body, true) }
     if (this.grants.some((one) => same(one, grant))) return false
     this.grants.push(grant)
-    const member = { tenant: grant.tenant, user: grant.user }
-    if (!this.members.some((one) => same(one, member))) this.members.push(member)
+    this.#join({ tenant: grant.tenant, user: grant.user })
     return true
+  }
+
+  #join(member: { tenant: string; user: string }): void {
+    if (!this.members.some((one) => same(one, member))) this.members.push(member)
   }
 
   #take(body: GrantBody): boolean {
@@ -556,7 +839,17 @@ export class PermitModel {
   #dropInstance(ref: string): void {
     this.tuples = this.tuples.filter(({ subject, object }) => subject !== ref && object !== ref)
     this.#dropGrants(({ instance }) => instance === ref)
+    this.#dropInvites(({ instance }) => instance === ref)
     this.instances.delete(ref)
+  }
+
+  #dropInvites(isMeant: (invite: Invite) => boolean): void {
+    for (const [key, invite] of this.invites) if (isMeant(invite)) this.invites.delete(key)
+  }
+
+  #dropSet(key: string): void {
+    this.rules = this.rules.filter(({ userSet, resourceSet }) => userSet !== key && resourceSet !== key)
+    this.sets.delete(key)
   }
 
   #dropPermission(permission: string): void {

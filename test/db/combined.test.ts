@@ -26,7 +26,10 @@ function build({ most = 10 } = {}) {
   })
   /** `a1` is about `a`. */
   const call = async (name: string) => await ask({ key: name.slice(0, 1), name })
-  const turn = async () => await new Promise((resolve) => setImmediate(resolve))
+  /** Answers are given a turn of the event loop after their statement has ended. */
+  const turn = async () => {
+    for (let turns = 0; turns < 2; turns++) await new Promise((resolve) => setImmediate(resolve))
+  }
   /** Ends a statement with an answer to each of its calls, or without one for those of `left`. */
   async function answer(names: string, left = ''): Promise<void> {
     const answered = names.split(' ').filter((name) => !left.split(' ').includes(name))
@@ -65,6 +68,16 @@ t.test('who comes alone goes at once, those who come meanwhile go together', asy
   t.same(asked, ['a1', 'b1 c1'])
 })
 
+t.test('the next statement is under way before those of the last are answered', async (t) => {
+  const { asked, call, answer } = build()
+  const calls = ['a1', 'b1', 'a2'].map(async (name) => asked.push(`${await call(name)}, answered`))
+  await answer('a1')
+  await answer('b1 a2')
+
+  await Promise.all(calls)
+  t.same(asked, ['a1', 'b1 a2', 'a1 done, answered', 'b1 done, answered', 'a2 done, answered'])
+})
+
 t.test('calls about the same thing come one after the other, and let others in between', async (t) => {
   const { asked, call, answer } = build({ most: 1 })
   const calls = Promise.all(['a1', 'a2', 'a3', 'b1'].map(call))
@@ -79,7 +92,7 @@ t.test('what a statement does not answer, or fails at, is asked for alone', asyn
   const [a1, b1, c1, b2] = ['a1', 'b1', 'c1', 'b2'].map((name) => outcomeOf(call(name)))
   await answer('a1', 'a1')
   await fail('b1 c1', new Error('one of them breaks a rule'))
-  t.same(asked, ['a1', 'one a1', 'b1 c1', 'one b1', 'one c1'])
+  t.same(asked, ['a1', 'b1 c1', 'one a1', 'one b1', 'one c1'])
 
   await one('a1', 'a1 alone')
   await one('b1', new Error('it was b1'))
@@ -92,13 +105,13 @@ t.test('without a database all who wait are refused, but not what is under way a
   const { asked, call, answer, fail, one } = build()
   const [a1, b1, a2, c1] = ['a1', 'b1', 'a2', 'c1'].map((name) => outcomeOf(call(name)))
   await answer('a1', 'a1')
-  t.same(asked, ['a1', 'one a1', 'b1 c1'])
+  t.same(asked, ['a1', 'b1 c1', 'one a1'])
   await fail('b1 c1', away())
   for (const refused of [b1, a2, c1]) t.equal(await refused, 'refused: connect ECONNREFUSED')
 
   const a3 = outcomeOf(call('a3'))
   const b2 = outcomeOf(call('b2'))
-  t.same(asked, ['a1', 'one a1', 'b1 c1', 'b2'], 'a3 waits for a1, which is still asked for')
+  t.same(asked, ['a1', 'b1 c1', 'one a1', 'b2'], 'a3 waits for a1, which is still asked for')
   await one('a1', 'a1 alone')
   await answer('b2')
   await answer('a3')

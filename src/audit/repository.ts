@@ -180,6 +180,6 @@ function detailsOf({ caller: { principal }, details = {} }: AuditEvent): Record<
 }
 
 function personalOf({ caller, personal }: AuditEvent): Record<string, unknown> | undefined {
-  const all = { ...(caller.address !== undefined && { address: caller.address }), ...personal }
-  return Object.keys(all).length === 0 ? undefined : all
+  if (caller.address !== undefined) return { address: caller.address, ...personal }
+  return personal && Object.keys(personal).length > 0 ? personal : undefined
 }

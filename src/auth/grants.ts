@@ -53,7 +53,7 @@ export function grant(
       detail: `The scopes have ${bytes.scopes} bytes, the roles ${bytes.roles}; name the scopes needed in \`scope\`.`,
     })
   }
-  return { ...held, scopes, roles: isFitting ? held.roles : [] }
+  return { accountId: held.accountId, role: held.role, roles: isFitting ? held.roles : [], scopes }
 }
 
 /** What roles take in the claim: each is in quotation marks, with a comma. */

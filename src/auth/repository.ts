@@ -156,12 +156,12 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
       stopAfter: number | null,
     ): Promise<Admission> {
       const { rows } = await pool.query<{ wait: number | null; is_stopped: boolean | null }>({
-        ...named('count_sign_in_attempt'),
         text: COUNT_ATTEMPT,
         values: [
           ...[near, email, address].flatMap((key) => [key?.keyHash ?? null, key?.limit ?? null]),
           ...[backoffSeconds, stopAfter, environmentId, owner.email ?? null, owner.id ?? null],
         ],
+        ...named('count_sign_in_attempt'),
       })
       return { waitSeconds: rows[0]?.wait ?? 0, isStopped: rows[0]?.is_stopped ?? false }
     },
@@ -172,9 +172,9 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
      */
     async countDeviceAttempt({ near, email }: AttemptKeys): Promise<boolean> {
       const { rows } = await pool.query({
-        ...named('count_device_attempt'),
         text: COUNT_DEVICE_ATTEMPT,
         values: [near.keyHash, near.limit, email.keyHash],
+        ...named('count_device_attempt'),
       })
       return rows.length > 0
     },
@@ -209,7 +209,6 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
       entry: AuditEntry,
     ): Promise<number | undefined> {
       const { rows } = await pool.query<{ token_version: number }>({
-        ...named('start_session'),
         text: START_SESSION,
         values: [
           ...[keys?.near.keyHash, keys?.email.keyHash, keys?.address?.keyHash, environmentId],
@@ -226,6 +225,7 @@ export function createAuthRepository({ db, pool, prepare }: Database, environmen
           ...[entry.requestId, entry.details, entry.personalCommitment, entry.salt, entry.personal],
           ...[credentialsChangedAt, session.amr, session.audiences],
         ],
+        ...named('start_session'),
       })
       return rows[0]?.token_version
     },

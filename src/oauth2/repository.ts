@@ -18,9 +18,9 @@ export function createOAuth2Repository({ db, pool, prepare }: Database) {
      */
     async useOnce(kind: 'client_assertion' | 'dpop_proof', name: string, expiresAt: Date): Promise<boolean> {
       const { rowCount } = await pool.query({
-        ...(prepare && { name: 'use_once' }),
         text: 'insert into seen_tokens (kind, key_hash, expires_at) values ($1, $2, $3) on conflict do nothing',
         values: [kind, createHash('sha256').update(name).digest('base64url'), expiresAt],
+        ...(prepare && { name: 'use_once' }),
       })
       return rowCount === 1
     },

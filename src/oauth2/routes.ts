@@ -70,18 +70,18 @@ export function oauth2Routes(dependencies: Dependencies): FastifyPluginAsyncType
         return await oauth2.clientCredentials(asked)
       case 'refresh_token':
         return await oauth2.refresh({
-          ...asked,
           refreshToken: required(form, 'refresh_token'),
           account: form.get('account'),
           requestId: request.id,
           address: request.ip,
+          ...asked,
         })
       case 'urn:ietf:params:oauth:grant-type:token-exchange':
         return await oauth2.exchange({
-          ...asked,
           subjectToken: typedToken(form, 'subject_token') ?? required(form, 'subject_token'),
           actorToken: typedToken(form, 'actor_token'),
           audiences: requestedAudiences(form),
+          ...asked,
         })
     }
   }

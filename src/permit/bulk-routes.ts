@@ -74,6 +74,6 @@ export function bulkRoutes({ modelOf, bulkBodyLimit: bodyLimit }: Dependencies):
 type Operation = Static<typeof WriteUsersBody>['operations'][number]
 
 const toWrite = ({ key, role_assignments: grants, ...fields }: Operation): UserToWrite => ({
-  user: { ...userChanges(fields), key },
+  user: { key, ...userChanges(fields) },
   grants: grantsOf(grants),
 })

@@ -209,7 +209,7 @@ export function createPermitBulk({ database, users, roles, accounts, instances }
     await transact(db, async (tx) => {
       const keys = inputs.map(({ user }) => user.key)
       const known = new Map((await users.lockUsers(keys, [], tx)).map((user) => [user.key, user]))
-      const placed = inputs.map((input, at) => ({ ...input, at, known: known.get(input.user.key) }))
+      const placed = inputs.map((input, at) => ({ at, known: known.get(input.user.key), ...input }))
       const writes = placed.flatMap(({ known: user, user: { key: _, ...changes } }) =>
         user ? [{ user, changes }] : [],
       )

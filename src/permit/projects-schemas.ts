@@ -90,23 +90,23 @@ const described = (row: ProjectRow) => ({
 
 /** What this service has no notion of is there, and says nothing. */
 export const presentProject = (row: ProjectRow) => ({
-  ...described(row),
   urn_namespace: null,
   active_policy_repo_id: null,
   initial: row.key === DEFAULT_KEY,
+  ...described(row),
 })
 
 /** An environment as Permit’s API answers it. */
 export const presentEnvironment = (row: EnvironmentRow) => ({
-  ...described(row),
   project_id: row.projectId,
   custom_branch_name: null,
   jwks: null,
+  ...described(row),
 })
 
 /** An environment with the counts of what is in it, as Permit’s API answers it. */
 export const presentStatistics = (row: EnvironmentRow, statistics: Statistics) => ({
-  ...presentEnvironment(row),
   pdp_configs: [],
   stats: { ...statistics, members: [] },
+  ...presentEnvironment(row),
 })

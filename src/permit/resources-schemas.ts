@@ -149,40 +149,39 @@ type Owner = Pick<ResourceRow, 'id' | 'key'>
 
 /** An action as Permit’s API answers it. */
 export const presentAction = (row: ActionRow, owner: Owner, place: PlaceIds) => ({
-  ...presentMeta(row, place),
   key: row.key,
   name: row.name,
   description: row.description,
   attributes: row.attributes,
   permission_name: `${owner.key}:${row.key}`,
   resource_id: owner.id,
+  ...presentMeta(row, place),
 })
 
 /** A group of actions as Permit’s API answers it. */
 export const presentActionGroup = (row: ActionGroupRow, owner: Owner, place: PlaceIds) => ({
-  ...presentMeta(row, place),
   key: row.key,
   name: row.name,
   description: row.description,
   attributes: row.attributes,
   actions: row.actions,
   resource_id: owner.id,
+  ...presentMeta(row, place),
 })
 
 /** An attribute as Permit’s API answers it. */
 export const presentAttribute = (row: AttributeRow, owner: Owner, place: PlaceIds) => ({
-  ...presentMeta(row, place),
   key: row.key,
   type: row.type,
   description: row.description,
   resource_id: owner.id,
   resource_key: owner.key,
   built_in: false,
+  ...presentMeta(row, place),
 })
 
 /** A relation as Permit’s API answers it. */
 export const presentRelation = (row: RelationRow, owner: Owner, place: PlaceIds) => ({
-  ...presentMeta(row, place),
   key: row.key,
   name: row.name,
   description: row.description,
@@ -190,6 +189,7 @@ export const presentRelation = (row: RelationRow, owner: Owner, place: PlaceIds)
   subject_resource_id: row.subjectResourceId,
   object_resource: owner.key,
   object_resource_id: owner.id,
+  ...presentMeta(row, place),
 })
 
 const byKey = <T extends { key: string }, Shown>(rows: readonly T[], present: (row: T) => Shown) =>
@@ -197,7 +197,6 @@ const byKey = <T extends { key: string }, Shown>(rows: readonly T[], present: (r
 
 /** A resource with all that is on it as Permit’s API answers it. */
 export const presentResource = (resource: ResourceDetail, place: PlaceIds) => ({
-  ...presentMeta(resource, place),
   key: resource.key,
   name: resource.name,
   description: resource.description,
@@ -223,4 +222,5 @@ export const presentResource = (resource: ResourceDetail, place: PlaceIds) => ({
   })),
   roles: byKey(resource.roles, (role) => presentResourceRole(role, resource, place)),
   action_groups: byKey(resource.actionGroups, ({ actions }) => actions),
+  ...presentMeta(resource, place),
 })

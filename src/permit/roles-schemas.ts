@@ -55,7 +55,6 @@ export const presentMeta = (row: { id: string; createdAt: Date; updatedAt: Date 
 })
 
 const presentRole = (role: RoleRow, place: PlaceIds) => ({
-  ...presentMeta(role, place),
   key: role.key,
   name: role.name,
   description: role.description,
@@ -63,6 +62,7 @@ const presentRole = (role: RoleRow, place: PlaceIds) => ({
   attributes: role.attributes,
   extends: role.extends,
   granted_to: null,
+  ...presentMeta(role, place),
 })
 
 /** A role of a resource, or one held in tenants. */

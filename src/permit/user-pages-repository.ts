@@ -34,12 +34,12 @@ export function createUserPagesRepository({ pool, prepare }: Database, environme
       const skip = (page - 1) * perPage
       const before = known
       const { rows } = await pool.query<ListedRow>({
-        ...(prepare && { name: `permit_users_${perPage}` }),
         text: everybody(perPage),
         values: [
           ...placeValues(place),
           ...[environmentId, skip, before?.peopleVersion ?? null, before?.starts.get(skip) ?? null],
         ],
+        ...(prepare && { name: `permit_users_${perPage}` }),
       })
       const [row] = rows
       // The environment has just been deleted.
@@ -54,9 +54,9 @@ export function createUserPagesRepository({ pool, prepare }: Database, environme
     /** These people, in this order; with `accountId`, only what concerns that account. */
     async describe(ids: readonly string[], place: PlaceIds, accountId?: string): Promise<string> {
       const { rows } = await pool.query<{ data: string }>({
-        ...(prepare && { name: 'permit_users_named' }),
         text: NAMED,
         values: [...placeValues(place), [...ids], accountId ?? null],
+        ...(prepare && { name: 'permit_users_named' }),
       })
       return rows[0]?.data ?? '[]'
     },

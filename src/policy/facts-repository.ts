@@ -166,7 +166,6 @@ export function createFactsRepository({ pool, prepare }: Database) {
       const instances = wanted.instances.map((ref) => ({ ref, ...splitInstance(ref) }))
       const hasInstances = instances.length > 0
       const { rows } = await pool.query<Row>({
-        ...(prepare && { name: hasInstances ? 'policy_facts_with_instances' : 'policy_facts' }),
         text: hasInstances ? LOAD_WITH_INSTANCES : LOAD,
         values: [
           environmentId,
@@ -186,6 +185,7 @@ export function createFactsRepository({ pool, prepare }: Database) {
               ]
             : []),
         ],
+        ...(prepare && { name: hasInstances ? 'policy_facts_with_instances' : 'policy_facts' }),
       })
       const [row] = rows
       if (!row) throw new Error('a statement without FROM has one row')
@@ -198,13 +198,13 @@ export function createFactsRepository({ pool, prepare }: Database) {
       page: { after: string | undefined; limit: number; accountId?: string | undefined },
     ): Promise<string[]> {
       const { rows } = await pool.query<{ key: string }>({
-        ...(prepare && { name: 'policy_user_keys' }),
         text: `select u.key from users u where u.environment_id = $1 and u.deleted_at is null and u.is_active
             and ($2::text is null or u.key > $2)
             and ($3::uuid is null or exists (select from account_members m
               where m.account_id = $3 and m.user_id = u.id and m.status = 'active'))
           order by u.key limit $4`,
         values: [environmentId, page.after ?? null, page.accountId ?? null, page.limit],
+        ...(prepare && { name: 'policy_user_keys' }),
       })
       return rows.map(({ key }) => key)
     },
@@ -218,7 +218,6 @@ export function createFactsRepository({ pool, prepare }: Database) {
       page: { after: string | undefined; limit: number; accountId: string; instanceIds: readonly string[] },
     ): Promise<string[]> {
       const { rows } = await pool.query<{ key: string }>({
-        ...(prepare && { name: 'policy_holder_keys' }),
         text: `select u.key from users u where u.environment_id = $1 and u.deleted_at is null and u.is_active
             and ($2::text is null or u.key > $2)
             and exists (select from role_assignments x join roles r on r.id = x.role_id and not r.is_builtin
@@ -227,6 +226,7 @@ export function createFactsRepository({ pool, prepare }: Database) {
                 or x.resource_instance_id = any($4::uuid[])))
           order by u.key limit $5`,
         values: [environmentId, page.after ?? null, page.accountId, page.instanceIds, page.limit],
+        ...(prepare && { name: 'policy_holder_keys' }),
       })
       return rows.map(({ key }) => key)
     },
@@ -238,13 +238,13 @@ export function createFactsRepository({ pool, prepare }: Database) {
       page: { after: string | undefined; limit: number; accountId?: string | undefined },
     ): Promise<string[]> {
       const { rows } = await pool.query<{ key: string }>({
-        ...(prepare && { name: 'policy_instance_keys' }),
         text: `select i.key from resource_instances i
           join resources r on r.id = i.resource_id and r.environment_id = $1 and r.key = $2 and not r.is_builtin
           join accounts a on a.id = i.account_id and a.deleted_at is null and a.is_active
           where ($3::text is null or i.key > $3) and ($4::uuid is null or i.account_id = $4)
           order by i.key limit $5`,
         values: [environmentId, type, page.after ?? null, page.accountId ?? null, page.limit],
+        ...(prepare && { name: 'policy_instance_keys' }),
       })
       return rows.map(({ key }) => key)
     },
@@ -261,7 +261,6 @@ export function createFactsRepository({ pool, prepare }: Database) {
     ): Promise<string[]> {
       const instances = names.map(splitInstance)
       const { rows } = await pool.query<{ name: string }>({
-        ...(prepare && { name: 'policy_reachable' }),
         text: `with recursive edges as (
             select x.id from unnest($4::text[], $5::text[]) as w(resource, relation)
             join resources r on r.environment_id = $1 and r.key = w.resource
@@ -285,6 +284,7 @@ export function createFactsRepository({ pool, prepare }: Database) {
           edges.map(({ relation }) => relation),
           limit,
         ],
+        ...(prepare && { name: 'policy_reachable' }),
       })
       return rows.map(({ name }) => name)
     },
@@ -295,10 +295,10 @@ export function createFactsRepository({ pool, prepare }: Database) {
       page: { after: string | undefined; limit: number },
     ): Promise<string[]> {
       const { rows } = await pool.query<{ key: string }>({
-        ...(prepare && { name: 'policy_tenant_keys' }),
         text: `select key from accounts where environment_id = $1 and deleted_at is null and is_active
             and ($2::text is null or key > $2) order by key limit $3`,
         values: [environmentId, page.after ?? null, page.limit],
+        ...(prepare && { name: 'policy_tenant_keys' }),
       })
       return rows.map(({ key }) => key)
     },
@@ -380,9 +380,9 @@ function instanceOf({ subjects, attributes, ...instance }: InstanceJson): Instan
   const byRelation = new Map<string, string[]>()
   for (const [relation, subject] of subjects ?? []) push(byRelation, relation, subject)
   return {
-    ...instance,
     attributes: attributes ?? NONE,
     subjects: byRelation.size === 0 ? NO_SUBJECTS : byRelation,
+    ...instance,
   }
 }
 

@@ -98,9 +98,9 @@ export function createPolicyRepository({ pool, prepare }: Database) {
     /** All that the policy of an environment says, built-in resources and roles left out, in one statement. */
     async loadPolicy(environmentId: string, known: number | undefined): Promise<LoadedPolicy> {
       const { rows } = await pool.query<ProgressRow & { [K in keyof Rows]: Rows[K] | null }>({
-        ...(prepare && { name: 'policy_document' }),
         text: LOAD,
         values: [environmentId, known ?? null],
+        ...(prepare && { name: 'policy_document' }),
       })
       const [row] = rows
       if (!row) throw new Error('a statement without FROM has one row')

@@ -84,10 +84,10 @@ export function createVersionsRepository({ db, pool, prepare }: Database) {
     /** How far each environment is by now, in one statement. */
     async readProgress(known: readonly Known[]): Promise<Progress[]> {
       const { rows } = await pool.query<ProgressRow & { place: string }>({
-        ...(prepare && { name: 'policy_progress' }),
         text: `select k.place, ${progressColumns('k.environment_id', 'k.version')}
           from unnest($1::uuid[], $2::bigint[]) with ordinality as k(environment_id, version, place)`,
         values: [known.map((one) => one.environmentId), known.map((one) => one.version ?? null)],
+        ...(prepare && { name: 'policy_progress' }),
       })
       const found: Progress[] = known.map(() => ({ version: undefined, changes: undefined }))
       for (const row of rows) {

@@ -45,7 +45,6 @@ export function createRevocationsRepository({ db, pool, prepare }: Database) {
     /** What is still of use after version `since`, in order, at most `limit`; `limit` 0 asks for the head alone. */
     async readSince(since: number, limit: number): Promise<Stretch> {
       const { rows } = await pool.query<StretchRow>({
-        ...(prepare && { name: 'revocations_since' }),
         text: `select f.epoch, f.version as head, r.version, r.kind, r.ref, r.token_version as ver,
             ceil(extract(epoch from r.expires_at))::bigint as exp
           from revocation_feed f left join lateral (
@@ -53,6 +52,7 @@ export function createRevocationsRepository({ db, pool, prepare }: Database) {
             where version > $1 and expires_at > now() order by version limit $2
           ) r on true order by r.version`,
         values: [since, limit],
+        ...(prepare && { name: 'revocations_since' }),
       })
       const [first] = rows
       if (!first) throw new Error('the table revocation_feed is empty')

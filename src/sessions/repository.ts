@@ -121,12 +121,12 @@ export function createSessionsRepository(
     async rotate(rotation: Rotation, limits: SessionLimits): Promise<Rotated | undefined> {
       const { sessionId, clientId, hash, successorHash, accountId, dpopThumbprint } = rotation
       const { rows } = await pool.query<Rotated>({
-        ...named('rotate_refresh_token'),
         text: ROTATE,
         values: [
           ...[limits.reuseIntervalSeconds, limits.idleSeconds],
           ...[sessionId, clientId, hash, successorHash, accountId, dpopThumbprint],
         ],
+        ...named('rotate_refresh_token'),
       })
       return rows[0]
     },
@@ -140,7 +140,6 @@ export function createSessionsRepository(
       limits: SessionLimits,
     ): Promise<ReadonlyMap<string, Rotated>> {
       const { rows } = await pool.query<Rotated & { sessionId: string }>({
-        ...named('rotate_refresh_tokens'),
         text: ROTATE_MANY,
         values: [
           ...[limits.reuseIntervalSeconds, limits.idleSeconds],
@@ -151,6 +150,7 @@ export function createSessionsRepository(
           rotations.map(({ accountId }) => accountId),
           rotations.map(({ dpopThumbprint }) => dpopThumbprint),
         ],
+        ...named('rotate_refresh_tokens'),
       })
       return new Map(rows.map((row) => [row.sessionId, row]))
     },

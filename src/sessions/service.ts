@@ -199,7 +199,7 @@ export function createSessionsService(dependencies: Dependencies) {
     const { clientId, dpopThumbprint = null } = input
     const rotation = { sessionId, clientId, hash: hashOf(token.text), accountId, dpopThumbprint }
     for (const refreshToken of refreshTokens.successorsOf(token)) {
-      const rotated = await rotateSession({ ...rotation, successorHash: hashOf(refreshToken) })
+      const rotated = await rotateSession({ successorHash: hashOf(refreshToken), ...rotation })
       if (rotated) return { refreshToken, rotated }
     }
     return undefined
@@ -344,7 +344,12 @@ export function createSessionsService(dependencies: Dependencies) {
       const { refreshToken, rotated } = next
       const named = scopesNamed(input.scope)
       const access = await this.issueAccessToken({
-        ...rotated,
+        userId: rotated.userId,
+        tokenVersion: rotated.tokenVersion,
+        roles: rotated.roles,
+        amr: rotated.amr,
+        authenticatedAt: rotated.authenticatedAt,
+        secondsLeft: rotated.secondsLeft,
         sessionId: token.sessionId,
         clientId: input.clientId,
         granted: grant(
@@ -356,10 +361,10 @@ export function createSessionsService(dependencies: Dependencies) {
         dpopThumbprint: input.dpopThumbprint,
       })
       return {
-        ...access,
         sessionId: token.sessionId,
         refreshToken,
         refreshExpiresInSeconds: rotated.idleSecondsLeft,
+        ...access,
       }
     },
 

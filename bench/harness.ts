@@ -47,7 +47,13 @@ export async function startPostern({
   return await startServer(
     port,
     '/health/ready',
-    ['node', '--max-semi-space-size=8', '--max-old-space-size=512', 'dist/server.js'],
+    [
+      'node',
+      '--max-semi-space-size=8',
+      '--max-old-space-size=512',
+      '--no-allocation-site-pretenuring',
+      'dist/server.js',
+    ],
     isPinned,
     {
       DATABASE_URL: databaseUrl,

@@ -109,6 +109,7 @@ async function untilAnswering(url: string, child: ChildProcess, output: () => st
 }
 
 async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
   const ended = new Promise((resolve) => child.once('exit', resolve))
   child.kill('SIGTERM')
   await ended

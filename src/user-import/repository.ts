@@ -99,9 +99,9 @@ export function createUserImportRepository({ db }: Database, environmentId = DEF
     /** Writes people with their credentials and home memberships. @throws AppError email_taken, user_key_taken */
     async insertPeople(people: readonly NewPerson[], tx: Tx): Promise<void> {
       const records = people.map((person) => ({
+        ...person,
         emailNormalized: person.email === null ? null : normalizeEmail(person.email),
         searchText: searchText(person),
-        ...person,
       }))
       // In the order of the keys, so that two imports of the same people do not wait for each other in a ring.
       await namingConflicts(() =>

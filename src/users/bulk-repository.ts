@@ -123,9 +123,15 @@ export function createBulkUsersRepository(environmentId = DEFAULT_ENVIRONMENT) {
 /** The rows as a table `x`. One JSON text is written and read faster than an array for each column. */
 function recordsOf(rows: readonly WrittenUser[]) {
   const records = rows.map((row) => ({
+    id: row.id,
+    key: row.key,
+    email: row.email,
     emailNormalized: row.email === null ? null : normalizeEmail(row.email),
+    fullName: row.fullName,
+    firstName: row.firstName,
+    lastName: row.lastName,
+    attributes: row.attributes,
     searchText: searchText(row),
-    ...row,
   }))
   return sql`json_to_recordset(${JSON.stringify(records)}::json) as x (id uuid, key text, email text,
     "emailNormalized" text, "fullName" text, "firstName" text, "lastName" text, attributes jsonb, "searchText" text)`

@@ -57,7 +57,11 @@ type InnerPart<New> = {
   get: (owner: string, name: string) => Promise<Row>
   getByKey: (owner: string, name: string) => Promise<Row>
   getById: (owner: string, id: string) => Promise<Row>
+  list: (on: { resourceKey: string }) => Promise<readonly Row[] | { data: readonly Row[] }>
   delete: (owner: string, name: string) => Promise<unknown>
+}
+type ChangeablePart<New, Changes> = InnerPart<New> & {
+  update: (owner: string, name: string, changes: Changes) => Promise<Row>
 }
 
 /** A kind of things that are on nothing else. */
@@ -86,7 +90,6 @@ const ofDocument = <New extends { key: string }>(
   part: (scene: Scene) => InnerPart<New>,
   path: string,
   body: New,
-  rest: Pick<Kind, 'list' | 'update'>,
 ): Kind => ({
   start: 'policy',
   path: ({ schema }) => `${schema}/resources/document/${path}`,
@@ -96,11 +99,20 @@ const ofDocument = <New extends { key: string }>(
   getByKey: async (scene, one) => await part(scene).getByKey('document', one),
   getById: async (scene, id) =>
     await part(scene).getById(await idAt(scene.raw, `${scene.schema}/resources/document`), id),
+  list: async (scene) => await part(scene).list({ resourceKey: 'document' }),
   delete: async (scene, one) => await part(scene).delete('document', one),
-  ...rest,
 })
 
-const RESOURCE = { resourceKey: 'document' }
+const changeableOfDocument = <New extends { key: string }, Changes extends object>(
+  part: (scene: Scene) => ChangeablePart<New, Changes>,
+  path: string,
+  body: New,
+  changes: Changes,
+): Kind => ({
+  ...ofDocument(part, path, body),
+  update: { call: async (scene, one) => await part(scene).update('document', one, changes), changes },
+})
+
 const KINDS: Record<string, Kind> = {
   projects: {
     ...outer(
@@ -165,60 +177,34 @@ const KINDS: Record<string, Kind> = {
     { attributes: { draft: true } },
     { start: 'policy', name: (key) => `document:${key}` },
   ),
-  resourceActions: ofDocument(
+  resourceActions: changeableOfDocument(
     ({ api }) => api.resourceActions,
     'actions',
     { key: 'one', name: 'One' },
-    {
-      list: async ({ api }) => await api.resourceActions.list(RESOURCE),
-      update: {
-        call: async ({ api }, key) => await api.resourceActions.update('document', key, { name: 'Another' }),
-        changes: { name: 'Another' },
-      },
-    },
+    { name: 'Another' },
   ),
-  actionGroups: ofDocument(
+  actionGroups: changeableOfDocument(
     ({ api }) => api.actionGroups,
     'action_groups',
     { key: 'one', name: 'One', actions: ['read'] },
-    {
-      list: async ({ api }) => await api.actionGroups.list(RESOURCE),
-      update: {
-        call: async ({ api }, key) => await api.actionGroups.update('document', key, { actions: ['edit'] }),
-        changes: { actions: ['edit'] },
-      },
-    },
+    { actions: ['edit'] },
   ),
-  resourceAttributes: ofDocument(
+  resourceAttributes: changeableOfDocument(
     ({ api }) => api.resourceAttributes,
     'attributes',
     { key: 'one', type: 'bool' },
-    {
-      list: async ({ api }) => await api.resourceAttributes.list(RESOURCE),
-      update: {
-        call: async ({ api }, key) =>
-          await api.resourceAttributes.update('document', key, { type: 'number', description: 'Changed' }),
-        changes: { type: 'number', description: 'Changed' },
-      },
-    },
+    { type: 'number', description: 'Changed' },
   ),
-  resourceRelations: ofDocument(
-    ({ api }) => api.resourceRelations,
-    'relations',
-    { key: 'one', name: 'One', subject_resource: 'folder' },
-    { list: async ({ api }) => await api.resourceRelations.list(RESOURCE) },
-  ),
-  resourceRoles: ofDocument(
+  resourceRelations: ofDocument(({ api }) => api.resourceRelations, 'relations', {
+    key: 'one',
+    name: 'One',
+    subject_resource: 'folder',
+  }),
+  resourceRoles: changeableOfDocument(
     ({ api }) => api.resourceRoles,
     'roles',
     { key: 'one', name: 'One' },
-    {
-      list: async ({ api }) => await api.resourceRoles.list(RESOURCE),
-      update: {
-        call: async ({ api }, key) => await api.resourceRoles.update('document', key, { name: 'Another' }),
-        changes: { name: 'Another' },
-      },
-    },
+    { name: 'Another' },
   ),
 }
 

@@ -856,35 +856,26 @@ const WRITES = [
   })),
 ]
 
+const endMany = (
+  one: fc.Arbitrary<string>,
+  path: string,
+  end: (model: PermitModel, idents: readonly string[]) => void,
+) =>
+  draw(fc.array(one, some), (idents) => ({
+    method: 'DELETE',
+    path,
+    body: { idents },
+    model: (m) => {
+      end(m, idents)
+      return {}
+    },
+  }))
+
 /** What much hangs on ends, or is made anew. */
 const ENDS = [
-  draw(fc.array(tenant, some), (idents) => ({
-    method: 'DELETE',
-    path: '/bulk/tenants',
-    body: { idents },
-    model: (m) => {
-      m.deleteTenants(idents)
-      return {}
-    },
-  })),
-  draw(fc.array(user, some), (idents) => ({
-    method: 'DELETE',
-    path: '/bulk/users',
-    body: { idents },
-    model: (m) => {
-      m.deleteUsers(idents)
-      return {}
-    },
-  })),
-  draw(fc.array(instance, some), (idents) => ({
-    method: 'DELETE',
-    path: '/bulk/resource_instances',
-    body: { idents },
-    model: (m) => {
-      m.deleteInstances(idents)
-      return {}
-    },
-  })),
+  endMany(tenant, '/bulk/tenants', (m, idents) => m.deleteTenants(idents)),
+  endMany(user, '/bulk/users', (m, idents) => m.deleteUsers(idents)),
+  endMany(instance, '/bulk/resource_instances', (m, idents) => m.deleteInstances(idents)),
   draw(invite, (key) => ({
     method: 'DELETE',
     path: `/user_invites/${key}`,

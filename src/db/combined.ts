@@ -11,6 +11,7 @@ type Options<Call, Answer> = {
 }
 
 type Waiting<Call, Answer> = {
+  key: string
   call: Call
   resolve: (answer: Answer | undefined) => void
   reject: (error: unknown) => void
@@ -24,22 +25,24 @@ type Waiting<Call, Answer> = {
  */
 export function combined<Call, Answer>(options: Options<Call, Answer>) {
   const { keyOf, many, one, most } = options
-  /** By key, whoever came first in front. */
-  const waiting = new Map<string, Waiting<Call, Answer>[]>()
-  const underWay = new Set<string>()
+  // Made anew for each statement. A Map that lives on is copied again and again as keys come and go, and until the next
+  // full collection the old copies keep all that waited in them.
+  let waiting: Waiting<Call, Answer>[] = []
+  /** Keys of the calls that are under way alone. */
+  const alone = new Set<string>()
   let isRunning = false
 
+  /** One call for each key, whoever came first in front. */
   function take(): Map<string, Waiting<Call, Answer>> {
     const taken = new Map<string, Waiting<Call, Answer>>()
-    for (const [key, queue] of waiting) {
-      const first = underWay.has(key) ? undefined : queue.shift()
-      if (first === undefined) continue
-      taken.set(key, first)
-      underWay.add(key)
-      waiting.delete(key)
-      if (queue.length > 0) waiting.set(key, queue)
-      if (taken.size === most) break
+    const left: Waiting<Call, Answer>[] = []
+    const behind: Waiting<Call, Answer>[] = []
+    for (const each of waiting) {
+      if (taken.has(each.key)) behind.push(each)
+      else if (taken.size === most || alone.has(each.key)) left.push(each)
+      else taken.set(each.key, each)
     }
+    waiting = left.concat(behind)
     return taken
   }
 
@@ -51,11 +54,6 @@ export function combined<Call, Answer>(options: Options<Call, Answer>) {
     void answer(taken)
   }
 
-  function done(key: string): void {
-    underWay.delete(key)
-    begin()
-  }
-
   async function answer(taken: ReadonlyMap<string, Waiting<Call, Answer>>): Promise<void> {
     const answers = await many([...taken.values()].map(({ call }) => call)).catch((error: unknown) => {
       if (!isUnavailable(error)) return new Map<string, Answer>()
@@ -63,7 +61,7 @@ export function combined<Call, Answer>(options: Options<Call, Answer>) {
       return undefined
     })
     isRunning = false
-    for (const key of answers?.keys() ?? []) underWay.delete(key)
+    if (answers) for (const key of taken.keys()) if (!answers.has(key)) alone.add(key)
     begin()
     // After the next statement has been sent: Postgres works on it while these are answered, a twelfth more of them.
     if (answers) setImmediate(() => deliver(taken, answers))
@@ -79,24 +77,23 @@ export function combined<Call, Answer>(options: Options<Call, Answer>) {
       else
         void one(call)
           .then(resolve, reject)
-          .finally(() => done(key))
+          .finally(() => {
+            alone.delete(key)
+            begin()
+          })
     }
   }
 
   /** Without a database those who wait need not find out one after the other. */
   function refuse(taken: ReadonlyMap<string, Waiting<Call, Answer>>, error: unknown): void {
-    const all = [...taken.values(), ...[...waiting.values()].flat()]
-    waiting.clear()
-    for (const key of taken.keys()) underWay.delete(key)
+    const all = [...taken.values(), ...waiting]
+    waiting = []
     for (const { reject } of all) reject(error)
   }
 
   return async (call: Call): Promise<Answer | undefined> =>
     await new Promise((resolve, reject) => {
-      const key = keyOf(call)
-      const before = waiting.get(key)
-      if (before) before.push({ call, resolve, reject })
-      else waiting.set(key, [{ call, resolve, reject }])
+      waiting.push({ key: keyOf(call), call, resolve, reject })
       begin()
     })
 }

@@ -53,7 +53,14 @@ t.test('metrics count requests by route and sign-ins by outcome', async (t) => {
   t.match(answer.body, /postern_sign_ins_total\{outcome="success"\} 2/)
   t.match(answer.body, /postern_sign_ins_total\{outcome="refused"\} 1/)
   t.match(answer.body, /postern_database_connections\{state="idle"\} \d/)
+  for (const name of [
+    'process_cpu_seconds_total',
+    'process_resident_memory_bytes',
+    'nodejs_heap_size_used_bytes',
+  ])
+    t.match(answer.body, new RegExp(`^postern_${name} [\\d.]+$`, 'm'))
   t.match(answer.body, /postern_nodejs_eventloop_lag_p99_seconds/)
+  t.notMatch(answer.body, /nodejs_gc/, 'what measures collections causes them')
   t.notMatch(answer.body, /nobody@postern/)
 })
 

@@ -129,7 +129,6 @@ async function atLoad(name: string, load: Load, bare: Server, asked: number): Pr
     `Postern, ${name}, p99 at 70 % of ${Math.round(asked)}/s`,
     rounds.map(({ oursAsked }) => oursAsked.p99),
     'ms',
-    waits,
   )
   report(`a bare server that ${load.chained ? 'writes and signs' : 'signs'}, p99 at 70 %`, waits, 'ms')
 }

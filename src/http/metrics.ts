@@ -49,7 +49,7 @@ type DefaultMetric = (
 
 /**
  * One of the library's metrics of a process. It offers them only all together, with that of garbage collections: for
- * each, Node makes hidden classes (3 to 4 KB) that stay until a full collection, of which they caused four in five.
+ * each, Node leaves 3 to 4 KB until the next full one, most of what under load leads to it.
  */
 const defaultMetric = (name: string): DefaultMetric =>
   createRequire(import.meta.url)(`prom-client/lib/metrics/${name}.js`)

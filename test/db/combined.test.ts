@@ -87,6 +87,15 @@ t.test('calls about the same thing come one after the other, and let others in b
   t.same(asked, ['a1', 'a2', 'b1', 'a3'])
 })
 
+t.test('many calls about one thing hold up nobody else', async (t) => {
+  const { asked, call, answer } = build({ most: 2 })
+  const calls = Promise.all(['a1', 'a2', 'a3', 'a4', 'b1', 'c1'].map(call))
+  for (const names of ['a1', 'a2 b1', 'c1 a3', 'a4']) await answer(names)
+
+  await calls
+  t.same(asked, ['a1', 'a2 b1', 'c1 a3', 'a4'])
+})
+
 t.test('what a statement does not answer, or fails at, is asked for alone', async (t) => {
   const { asked, call, answer, fail, one } = build()
   const [a1, b1, c1, b2] = ['a1', 'b1', 'c1', 'b2'].map((name) => outcomeOf(call(name)))

@@ -1,17 +1,16 @@
 import { once } from 'node:events'
-import { connect, type Socket } from 'node:net'
+import { connect } from 'node:net'
 import { performance } from 'node:perf_hooks'
-
-type Request = { headers: Record<string, string>; body: string }
 
 type Options = {
   url: string
+  headers: Record<string, string>
   perSecond: number
   seconds: number
   connections: number
-  /** The next request. */
-  next: () => Request
-  onAnswer?: (status: number, body: string) => void
+  /** What the next request says. */
+  nextBody: () => string
+  onAnswer: (status: number, body: string) => void
 }
 
 type Paced = {
@@ -19,61 +18,74 @@ type Paced = {
   perSecond: number
   /** The latency in milliseconds that 99 % stay below, waiting for a free connection included. */
   p99: number
-  /** Those that were answered with another status than 200, or not at all. */
+  /** Those that were answered with another status than 200. */
   failed: number
 }
 
-type Answer = { status: number; text: string }
-type Connection = { post(request: Request): Promise<Answer>; close(): void }
+type Connection = {
+  /** When the request that it is busy with was due. */
+  dueAt: number
+  post(body: string): void
+  close(): void
+  onAnswer: (status: number, body: string) => void
+  onEnd: () => void
+}
 
 const END_OF_HEADERS = '\r\n\r\n'
+const STATUS_AT = 'HTTP/1.1 '.length
 const TIMEOUT_MS = 10_000
+const READ_BYTES = 16_384
 
 /**
  * POSTs at even times, whatever becomes of those before: as many people who know nothing of each other send them.
  * autocannon's `overallRate` has each connection send its share of a second at once, and pause for the rest of it.
+ * It makes little anew for a request, because a collection of its garbage would count as the server's time.
+ *
+ * @throws Error when a connection ends, or has not answered for 10 s.
  */
 export async function paced(options: Options): Promise<Paced> {
-  const { url, perSecond, seconds, connections, next, onAnswer = () => {} } = options
-  const total = perSecond * seconds
-  const latencies: number[] = []
-  const waiting: number[] = []
-  const idle = await Promise.all(Array.from({ length: connections }, async () => await open(new URL(url))))
-  let [sent, failed, lastAnswerAt] = [0, 0, 0]
+  const { perSecond, nextBody, onAnswer } = options
+  const total = Math.floor(perSecond * options.seconds)
+  const latencies = new Float64Array(total)
+  const connections = await Promise.all(
+    Array.from({ length: options.connections }, async () => await open(options)),
+  )
+  const idle = [...connections]
+  let [sent, answered, failed] = [0, 0, 0]
+  const startedAt = performance.now()
 
-  async function fire(connection: Connection, dueAt: number): Promise<void> {
-    const { status, text } = await connection.post(next())
-    lastAnswerAt = performance.now()
-    latencies.push(lastAnswerAt - dueAt)
-    if (status !== 200) failed++
-    onAnswer(status, text)
-    const waitingSince = waiting.shift()
-    if (waitingSince === undefined) idle.push(connection)
-    else void fire(connection, waitingSince)
+  /** By the schedule, not by when this is called: what is late here is late for the person who waits. */
+  function sendWhatIsDue(): void {
+    const now = performance.now()
+    for (; sent < total; sent++) {
+      const dueAt = startedAt + (sent / perSecond) * 1000
+      const connection = dueAt > now ? undefined : idle.shift()
+      if (!connection) return
+      connection.dueAt = dueAt
+      connection.post(nextBody())
+    }
   }
 
-  const startedAt = performance.now()
-  await new Promise<void>((resolve) => {
-    const timer = setInterval(() => {
-      const now = performance.now()
-      // By the schedule, not by this timer: its delays are those of the person who waits.
-      for (; sent < total; sent++) {
-        const dueAt = startedAt + (sent / perSecond) * 1000
-        if (dueAt > now) return
-        const connection = idle.shift()
-        if (connection) void fire(connection, dueAt)
-        else waiting.push(dueAt)
+  const timer = setInterval(sendWhatIsDue, 1)
+  await new Promise<void>((resolve, reject) => {
+    for (const connection of connections) {
+      connection.onEnd = () => reject(new Error(`a connection to ${options.url} ended`))
+      connection.onAnswer = (status, body) => {
+        latencies[answered++] = performance.now() - connection.dueAt
+        if (status !== 200) failed++
+        onAnswer(status, body)
+        idle.push(connection)
+        if (answered === total) resolve()
+        else sendWhatIsDue()
       }
-      if (idle.length < connections) return
-      clearInterval(timer)
-      resolve()
-    }, 1)
-  })
-  for (const connection of idle) connection.close()
-  latencies.sort((a, b) => a - b)
+    }
+  }).finally(() => clearInterval(timer))
+  const took = performance.now() - startedAt
+  for (const connection of connections) connection.close()
+  latencies.sort()
   return {
-    perSecond: latencies.length / ((lastAnswerAt - startedAt) / 1000),
-    p99: latencies[Math.floor(latencies.length * 0.99)] ?? Number.NaN,
+    perSecond: total / (took / 1000),
+    p99: latencies[Math.floor(total * 0.99)] ?? Number.NaN,
     failed,
   }
 }
@@ -82,35 +94,35 @@ export async function paced(options: Options): Promise<Paced> {
  * A connection that takes one request after the other. Node's own client needs four times the processor time for a
  * request, on the core that the database needs too, and would measure itself.
  */
-async function open({ hostname, port, host, pathname }: URL): Promise<Connection> {
-  const socket: Socket = connect(Number(port), hostname).setNoDelay(true).setEncoding('latin1')
+async function open({ url, headers }: Options): Promise<Connection> {
+  const { hostname, port, host, pathname } = new URL(url)
+  const lines = Object.entries({ ...headers, host }).map(([name, value]) => `${name}: ${value}\r\n`)
+  const head = `POST ${pathname} HTTP/1.1\r\n${lines.join('')}content-length: `
   let text = ''
-  let answered: ((answer: Answer) => void) | undefined
+  const received = Buffer.allocUnsafe(READ_BYTES)
+  const read = (bytes: number): boolean => {
+    text += received.toString('latin1', 0, bytes)
+    const end = text.indexOf(END_OF_HEADERS)
+    if (end < 0) return true
+    const body = end + END_OF_HEADERS.length
+    if (text.length < body + Number(/^content-length: (\d+)/im.exec(text)?.[1])) return true
+    const answer = text
+    text = ''
+    connection.onAnswer(Number(answer.slice(STATUS_AT, STATUS_AT + 3)), answer.slice(body))
+    return true
+  }
+  const onread = { buffer: received, callback: read }
+  const socket = connect({ port: Number(port), host: hostname, noDelay: true, onread })
+  const connection: Connection = {
+    dueAt: 0,
+    post: (body) => socket.write(`${head}${Buffer.byteLength(body)}${END_OF_HEADERS}${body}`, 'latin1'),
+    close: () => socket.destroy(),
+    onAnswer: () => {},
+    onEnd: () => {},
+  }
   socket.setTimeout(TIMEOUT_MS, () => socket.destroy())
   socket.on('error', () => {})
-  socket.on('close', () => answered?.({ status: 0, text: 'the connection ended' }))
-  socket.on('data', (part: string) => {
-    text += part
-    const end = text.indexOf(END_OF_HEADERS)
-    if (end < 0) return
-    const length = Number(/^content-length: (\d+)/im.exec(text)?.[1])
-    const body = end + END_OF_HEADERS.length
-    if (text.length < body + length) return
-    const answer = { status: Number(text.slice(9, 12)), text: text.slice(body) }
-    text = ''
-    answered?.(answer)
-  })
   await once(socket, 'connect')
-  return {
-    async post({ headers, body }) {
-      const lines = Object.entries({ ...headers, host, 'content-length': Buffer.byteLength(body) })
-      const head = lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')
-      if (socket.destroyed) return { status: 0, text: 'the connection has ended' }
-      return await new Promise((resolve) => {
-        answered = resolve
-        socket.write(`POST ${pathname} HTTP/1.1\r\n${head}\r\n${body}`)
-      })
-    },
-    close: () => socket.destroy(),
-  }
+  socket.on('close', () => connection.onEnd())
+  return connection
 }

@@ -67,12 +67,13 @@ const aUser = async (): Promise<string> =>
 const anAccount = async (): Promise<string> =>
   (await root.post('/api/v1/accounts', { name: `A ${crypto.randomUUID()}` })).json<{ id: string }>().id
 
+/** The columns round to milliseconds: `now()` may be stored as a moment that is still to come. */
+const DUE_NOW = `date_trunc('milliseconds', now())`
+
 /** What waits may be tried now. */
 const hurry = async (): Promise<void> => {
   await pool.query('update webhooks set paused_until = null')
-  await pool.query(
-    `update webhook_deliveries set next_attempt_at = date_trunc('milliseconds', now()) where status = 'pending'`,
-  )
+  await pool.query(`update webhook_deliveries set next_attempt_at = ${DUE_NOW} where status = 'pending'`)
   await sendDue()
 }
 
@@ -237,8 +238,8 @@ const copies = async ({ id }: Webhook, count: number): Promise<{ id: string }[]>
 /** Messages that wait, the `n`-th of them about the subject `n % subjects`. */
 const backlog = async (webhook: { id: string }, count: number, subjects: number, status = 'pending') =>
   await pool.query(
-    `insert into webhook_deliveries (id, webhook_id, audit_event_id, event, subject, status)
-     select gen_random_uuid(), $1, gen_random_uuid(), 'webhook.test', 's' || n % $3::int, $4
+    `insert into webhook_deliveries (id, webhook_id, audit_event_id, event, subject, status, next_attempt_at)
+     select gen_random_uuid(), $1, gen_random_uuid(), 'webhook.test', 's' || n % $3::int, $4, ${DUE_NOW}
      from generate_series(1, $2::int) n`,
     [webhook.id, count, subjects, status],
   )

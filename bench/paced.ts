@@ -79,9 +79,11 @@ export async function paced(options: Options): Promise<Paced> {
         else sendWhatIsDue()
       }
     }
-  }).finally(() => clearInterval(timer))
+  }).finally(() => {
+    clearInterval(timer)
+    for (const connection of connections) connection.close()
+  })
   const took = performance.now() - startedAt
-  for (const connection of connections) connection.close()
   latencies.sort()
   return {
     perSecond: total / (took / 1000),
@@ -115,7 +117,10 @@ async function open({ url, headers }: Options): Promise<Connection> {
   const socket = connect({ port: Number(port), host: hostname, noDelay: true, onread })
   const connection: Connection = {
     dueAt: 0,
-    post: (body) => socket.write(`${head}${Buffer.byteLength(body)}${END_OF_HEADERS}${body}`, 'latin1'),
+    post(body) {
+      if (socket.destroyed) connection.onEnd()
+      else socket.write(`${head}${Buffer.byteLength(body)}${END_OF_HEADERS}${body}`)
+    },
     close: () => socket.destroy(),
     onAnswer: () => {},
     onEnd: () => {},
